@@ -1,0 +1,46 @@
+"""What several test modules share: one Ray cluster a module, on its own ports and in its own short directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[str]:
+    """A local Ray started for this module alone; yields its address. Unix sockets need a short directory."""
+    import ray
+
+    directory = tempfile.mkdtemp(prefix="rb", dir="/tmp")
+    context = ray.init(
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=200 * 2**20,
+        _temp_dir=directory,
+    )
+    try:
+        yield context.address_info["gcs_address"]
+    finally:
+        try:
+            from ray import serve
+
+            serve.shutdown()
+        finally:
+            ray.shutdown()
+            shutil.rmtree(directory, ignore_errors=True)
