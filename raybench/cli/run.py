@@ -1,0 +1,118 @@
+"""`raybench run`: the main job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from raybench.cli.main import bad_input, fail
+
+
+@click.command()
+@click.argument("scenario", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="The run directory to make; it must be new or empty.  [default: outputs/NAME-DATE-TIME]",
+)
+@click.option("--engine", type=click.Choice(["emulated", "vllm"]), help="Use this engine instead of the scenario's.")
+@click.option("--generators", type=click.IntRange(1, 1000), help="Use so many generators.")
+@click.option("--seed", type=click.IntRange(0), help="Use this seed instead of the scenario's.")
+@click.option("--address", help="Ray cluster to use.  [default: $RAY_ADDRESS, else a private one]")
+@click.option("--format", "format_", type=click.Choice(["text", "markdown", "json"]), default="text")
+def command(
+    scenario: Path,
+    output: Path | None,
+    engine: str | None,
+    generators: int | None,
+    seed: int | None,
+    address: str | None,
+    format_: str,
+) -> None:
+    """Deploy (or use a target), load, settle, record, report.
+
+    SCENARIO is a YAML file. Without a running Ray a private one is started on this machine and taken
+    down at the end; on a running one raybench is a guest and removes only what it deployed.
+
+    Ctrl-C once ends the run early with everything recorded so far; twice stops at once. Either way
+    `raybench analyze RUN` reads what is there.
+
+    \b
+    Examples:
+        raybench run scenarios/demo.yaml
+        raybench run scenarios/llama3-8b-every-15s.yaml --engine emulated
+        ray job submit --working-dir . -- python -m raybench run scenarios/demo.yaml -o /shared/run1
+
+    \b
+    Exit codes: 0 good, 1 failure, 2 usage, 3 objectives missed, 4 invalid run, 5 incomplete or
+    interrupted.
+    """
+    from raybench.scenario import ScenarioError, load
+
+    overrides = {
+        key: value
+        for key, value in {
+            "deployment.engine": engine,
+            "load.generators": generators,
+            "seed": seed,
+        }.items()
+        if value is not None
+    }
+    try:
+        checked = load(scenario, overrides)
+    except ScenarioError as error:
+        bad_input(error)
+        return
+    key_env = checked.target.api_key_env if checked.target else None
+    if key_env and not os.environ.get(key_env):
+        fail(f"{scenario}: target.api_key_env: the environment variable {key_env} is not set", 2)
+    path = output or Path("outputs") / f"{checked.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        fail(f"--output {path}: is not empty; name a directory that does not exist yet", 2)
+
+    # A target needs no deployment: everything heavy is imported only from here on.
+    from raybench.cli.live import Live
+    from raybench.fleet.cluster import ClusterError, attached
+    from raybench.fleet.conductor import Conductor
+
+    try:
+        with Live() as live, attached(address):
+            conductor = Conductor(checked, path, watch=live, source=scenario)
+            _on_signals(conductor)
+            conductor.run()
+    except ClusterError as error:
+        fail(str(error), 1)
+    except (Exception, KeyboardInterrupt) as error:
+        from raybench.cli.reporting import leave_with_report
+
+        if not (path / "manifest.json").exists():
+            fail(f"the run could not be started: {error}", 1)
+        click.echo(f"the run failed: {error}", err=True)
+        leave_with_report(path, format_, failed=True)
+        return
+    from raybench.cli.reporting import leave_with_report
+
+    leave_with_report(path, format_)
+
+
+def _on_signals(conductor: object) -> None:
+    """Once: end early and cleanly. Twice: stop at once. Set after ray.init, which sets its own."""
+    seen = 0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal seen
+        seen += 1
+        if seen > 1:
+            os.write(2, b"\nstopped at once; what was written stays readable\n")
+            os._exit(5)
+        os.write(2, b"\nending the run; once more to stop at once\n")
+        conductor.interrupt()  # type: ignore[attr-defined]
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)

@@ -1,0 +1,329 @@
+"""The conductor plans, deploys, starts, watches and ends a run.
+
+    plan → run directory → deploy → monitor and generators → clocks → barrier at t0
+         → watch until every request is accounted for → settle → end → remove what was deployed
+
+Whatever stops it, the run directory is left readable: generators and monitor write as they go, the
+manifest is renewed every second, and its last state says how the run ended.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raybench import rundir
+from raybench import schedule as scheduling
+from raybench.fleet import clocks, crew, facts
+from raybench.fleet.timekeeper import Now
+from raybench.generator import Progress
+from raybench.scenario import Scenario
+from raybench.scenario.models import Settle
+from raybench.schema import EventKind, Host, LoadKind, Manifest, RunStatus, Schedule
+
+HEARTBEAT_S = 1.0
+CLOCK_PERIOD_S = 60.0
+WATCH_PERIOD_S = 0.5
+BARRIER_S = 0.5
+"""From the barrier's release to t0: every generator is told its t0 before it comes."""
+STEADY_AFTER_S = 2.0
+"""Settled means: at the minimum, and nothing in motion, for this long."""
+
+
+class Interrupted(Exception):
+    """Somebody asked the run to stop."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run as of now, for people who watch. Rates are per second, latencies seconds from scheduled."""
+
+    stage: str  # deploying, preparing, load, settling, ending
+    t_s: float = 0.0
+    left_s: float | None = None
+    planned: int = 0
+    offered: int = 0
+    sent: int = 0
+    counts: Counter[str] | None = None
+    in_flight: int = 0
+    offered_per_s: float = 0.0
+    sent_per_s: float = 0.0
+    ttft_p50_s: float | None = None
+    e2e_p50_s: float | None = None
+    lateness_p99_s: float | None = None
+    now: Now | None = None
+
+
+class Conductor:
+    """One run. `run()` blocks; `interrupt()` may be called from a signal handler or another thread."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        path: Path,
+        *,
+        watch: Callable[[Snapshot], None] = lambda snapshot: None,
+        source: Path | None = None,
+    ) -> None:
+        self.scenario, self.path, self.source = scenario, path, source
+        self._watch = watch
+        self._interrupt = threading.Event()
+        self._save_lock = threading.Lock()
+        self._beat_stop = threading.Event()
+        self.plan = scheduling.build(scenario)
+        self.manifest = Manifest(
+            name=scenario.name,
+            load_kind=LoadKind(scheduling.load_kind(scenario)),
+            scenario=scenario.model_dump(mode="json"),
+            schedule_sha256=scheduling.digest(self.plan),
+            planned=self.plan.num_rows,
+            created_unix_ns=time.time_ns(),
+            boot_id=clocks.boot_id(),
+            versions=facts.versions(),
+        )
+        self._monitor: Any = None
+        self._crew: crew.Crew | None = None
+        self._deployed: Any = None
+        self._t0_ns = 0
+
+    def interrupt(self) -> None:
+        """Ends the run early and cleanly: nothing more is sent, what is in flight is given up."""
+        self._interrupt.set()
+
+    # --- the run -------------------------------------------------------------------------------
+
+    def run(self) -> Manifest:
+        """The whole run, Ray being initialised already. Raises only what happened before there was a run
+        directory; later failures are in the manifest, and raised after everything was put away."""
+        self.directory = rundir.create(self.path, self.manifest)
+        self.directory.write_schedule(self.plan)
+        beat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        beat.start()
+        status, failure = RunStatus.FAILED, None
+        try:
+            self._deploy_and_drive()
+            status = RunStatus.COMPLETE
+        except (Interrupted, KeyboardInterrupt):
+            status = RunStatus.INTERRUPTED
+        except Exception as error:
+            failure = error
+            self.manifest.problems.append(f"{type(error).__name__}: {error}")
+        finally:
+            self._watch(Snapshot("ending", planned=self.plan.num_rows))
+            self._put_away(status)
+            self._beat_stop.set()
+            beat.join()
+            self.manifest.status = status
+            self.manifest.ended_unix_ns = time.time_ns()
+            self._save()
+        if failure is not None:
+            raise failure
+        return self.manifest
+
+    def _deploy_and_drive(self) -> None:
+        scenario = self.scenario
+        if scenario.deployment is not None:
+            from raybench.serving import deployer
+
+            self._watch(Snapshot("deploying", planned=self.plan.num_rows))
+            # The monitor is there first, so that it sees the deployment from its first replica on.
+            self._monitor = crew.start_monitor(self.directory.path, scenario.serving.application)
+            self._event(EventKind.RUN_STARTED, scenario.name)
+            self._deployed = deployer.deploy(scenario)
+            url: str | list[str] = self._deployed.url
+        else:
+            assert scenario.target is not None
+            self._monitor = crew.start_monitor(self.directory.path, None)
+            self._event(EventKind.RUN_STARTED, scenario.name)
+            url = scenario.target.url
+        self.manifest.measured = facts.measured(scenario, url)
+        self._check()
+        self._watch(Snapshot("preparing", planned=self.plan.num_rows))
+        self._crew = crew.Crew(scenario, self._monitor, generators=crew.how_many(scenario, self.plan))
+        self._crew.prepare(url, self.directory.path, run_prefix=uuid.uuid4().hex[:8])
+        self._check()
+        self._start()
+        self._drive()
+        self._settle()
+
+    def _start(self) -> None:
+        """The barrier: everybody is ready, then everybody is told one t0 on its own clock."""
+        assert self._crew
+        now_ns = time.monotonic_ns()
+        t0_ns = now_ns + int(BARRIER_S * 1e9) + self._crew.size * 20_000_000
+        self._t0_ns = t0_ns
+        hosts = self._crew.meet(t0_ns)
+        if time.monotonic_ns() > t0_ns - 100_000_000:  # measuring far clocks took longer: a later t0
+            later = time.monotonic_ns() + int(BARRIER_S * 1e9)
+            for host in hosts:
+                for sample in host.clock:
+                    sample.t_ns -= later - t0_ns
+            self._t0_ns = t0_ns = later
+        self.manifest.hosts = hosts
+        self.manifest.generators = self._crew.size
+        self.manifest.t0_monotonic_ns = t0_ns
+        self.manifest.t0_unix_ns = time.time_ns() + (t0_ns - time.monotonic_ns())
+        self._tell_monitor("start", t0_ns)
+        self._event(EventKind.LOAD_STARTED, self.scenario.name, t_ns=t0_ns, planned=self.plan.num_rows)
+        self._crew.start(t0_ns)
+        self._save()
+
+    def _drive(self) -> None:
+        """Watches until every generator has accounted for its rows."""
+        assert self._crew
+        scheduled_ns = self.plan.column(Schedule.scheduled_ns).drop_null().to_numpy()
+        duration_s = scheduling.duration_ns(self.scenario) / 1e9
+        next_clock = time.monotonic() + CLOCK_PERIOD_S
+        last: tuple[float, int, int] = (0.0, 0, 0)
+        stopping = False
+        while self._crew.running():
+            if self._interrupt.is_set() and not stopping:
+                stopping = True
+                self._crew.stop()
+            self._crew.wait(WATCH_PERIOD_S)
+            for number, reason in self._crew.lost():
+                self.manifest.problems.append(f"generator {number} was lost: {reason}")
+                self._event(EventKind.GENERATOR_LOST, str(number), reason=reason, rows=None)
+            progress = self._crew.progress()
+            self.manifest.counts = dict(progress.counts)
+            self._tell_monitor("in_flight", progress.in_flight)
+            t_s = (time.monotonic_ns() - self._t0_ns) / 1e9
+            offered = int(np.searchsorted(scheduled_ns, int(t_s * 1e9), side="right"))
+            since = max(t_s - last[0], 1e-9)
+            self._watch(
+                replace(
+                    _snapshot("load", progress, t_s, self._now()),
+                    planned=self.plan.num_rows,
+                    offered=offered,
+                    left_s=max(0.0, duration_s - t_s),
+                    offered_per_s=(offered - last[1]) / since,
+                    sent_per_s=(progress.sent - last[2]) / since,
+                )
+            )
+            if t_s - last[0] >= 5.0 or last[0] == 0.0:
+                last = (t_s, offered, progress.sent)
+            if time.monotonic() >= next_clock:
+                next_clock += CLOCK_PERIOD_S
+                self._crew.measure_clocks(self._t0_ns)
+        self._crew.measure_clocks(self._t0_ns)
+        self.manifest.load_total_s = (time.monotonic_ns() - self._t0_ns) / 1e9
+        progress = self._crew.progress()
+        self.manifest.counts = dict(progress.counts)
+        self.manifest.problems.extend(progress.problems)
+        self._event(EventKind.LOAD_ENDED, self.scenario.name)
+        self._check()
+
+    def _settle(self) -> None:
+        """Goes on observing until the deployment is back at its minimum, or `at_most` is over."""
+        deployment = self.scenario.deployment
+        if deployment is None:
+            return
+        settle = self.scenario.load.settle or Settle()
+        started = time.monotonic()
+        steady_since: float | None = None
+        while (elapsed := time.monotonic() - started) < settle.at_most:
+            self._check()
+            now = self._now()
+            low = deployment.autoscaling.min_replicas
+            at_rest = (now.target, now.starting, now.available, now.stopping) == (low, 0, low, 0)
+            steady_since = (steady_since or time.monotonic()) if at_rest else None
+            if steady_since and time.monotonic() - steady_since >= STEADY_AFTER_S:
+                return
+            t_s = (time.monotonic_ns() - self._t0_ns) / 1e9
+            assert self._crew
+            snapshot = _snapshot("settling", self._crew.progress(), t_s, now)
+            self._watch(replace(snapshot, planned=self.plan.num_rows, left_s=settle.at_most - elapsed))
+            self._interrupt.wait(WATCH_PERIOD_S)
+        self.manifest.problems.append(
+            f"the deployment was not back at {deployment.autoscaling.min_replicas} replicas "
+            f"{settle.at_most:g} s after the load ended (load.settle.at_most)"
+        )
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def _put_away(self, status: RunStatus) -> None:
+        """Ends everything that was started, each step whatever became of the one before."""
+        if self._crew is not None:
+            with suppress(Exception):
+                self._crew.stop()
+                self._crew.wait_all(timeout_s=10.0)
+                progress = self._crew.progress()
+                self.manifest.counts = dict(progress.counts)
+            if self.manifest.load_total_s is None and self.manifest.t0_monotonic_ns is not None:
+                self.manifest.load_total_s = (time.monotonic_ns() - self._t0_ns) / 1e9
+        if self._monitor is not None:
+            with suppress(Exception):
+                if self.manifest.t0_monotonic_ns is None:  # never started: instants count from now
+                    self._tell_monitor("start", time.monotonic_ns())
+                self._event(EventKind.RUN_ENDED, self.scenario.name, status=str(status))
+                self.manifest.problems.extend(crew.stop_monitor(self._monitor))
+        if self._crew is not None:
+            self._crew.dismiss()
+        if self.scenario.deployment is not None and self._monitor is not None:
+            from raybench.serving import deployer
+
+            try:
+                deployer.remove(
+                    self.scenario.serving.application,
+                    shutdown_serve=bool(self._deployed and self._deployed.started_serve),
+                )
+            except Exception as error:
+                self.manifest.problems.append(f"the application was not removed: {error}")
+
+    # --- small things --------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._interrupt.is_set():
+            raise Interrupted
+
+    def _now(self) -> Now:
+        found = crew.ask(self._monitor, "now")
+        return found if isinstance(found, Now) else Now()
+
+    def _event(self, kind: EventKind, subject: str, t_ns: int | None = None, **detail: Any) -> None:
+        self._tell_monitor("event", time.monotonic_ns() if t_ns is None else t_ns, str(kind), subject, detail)
+
+    def _tell_monitor(self, method: str, *arguments: Any) -> None:
+        with suppress(Exception):  # a dead monitor must not stop the load; its absence is seen at the end
+            getattr(self._monitor, method).remote(*arguments)
+
+    def _beat(self) -> None:
+        while not self._beat_stop.wait(HEARTBEAT_S):
+            try:
+                self._save()
+            except OSError as error:
+                self.manifest.problems.append(f"the manifest could not be written: {error}")
+
+    def _save(self) -> None:
+        with self._save_lock:
+            self.manifest.heartbeat_unix_ns = time.time_ns()
+            self.directory.save(self.manifest)
+
+
+def _snapshot(stage: str, progress: Progress, t_s: float, now: Now) -> Snapshot:
+    def seconds(ns: float | None) -> float | None:
+        return None if ns is None else ns / 1e9
+
+    return Snapshot(
+        stage,
+        t_s=t_s,
+        sent=progress.sent,
+        counts=Counter({str(k): v for k, v in progress.counts.items()}),
+        in_flight=progress.in_flight,
+        ttft_p50_s=seconds(progress.ttft_p50_ns),
+        e2e_p50_s=seconds(progress.e2e_p50_ns),
+        lateness_p99_s=seconds(progress.lateness_p99_ns),
+        now=now,
+    )
+
+
+__all__ = ["Conductor", "Host", "Interrupted", "Snapshot"]

