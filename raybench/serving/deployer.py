@@ -1,0 +1,335 @@
+"""Putting the application onto Serve and taking it away again, as a guest.
+
+A running Serve is used as it is; where there is none, one is started, and only then may it be shut down.
+Nothing but the application named in the scenario is ever touched, and only if raybench put it there.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from raybench.scenario.models import Deployment, Scenario, Serving
+from raybench.schema import ReplicaState
+from raybench.serving.scaler import MONITOR
+
+DEPLOYMENT_NAME = "raybench-engine"
+"""Of the deployment inside the application; by it raybench knows its own."""
+
+REMOVE_TIMEOUT_S = 60.0
+POLL_S = 0.2
+
+_STATES = {
+    "STARTING": ReplicaState.STARTING,
+    "RECOVERING": ReplicaState.STARTING,
+    "UPDATING": ReplicaState.STARTING,
+    "RUNNING": ReplicaState.RUNNING,
+    "PENDING_MIGRATION": ReplicaState.RUNNING,
+    "STOPPING": ReplicaState.STOPPING,
+}
+
+
+class DeployError(Exception):
+    """The application could not be deployed; the text says why and what would help."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """Where the application is. `url` is its base: `{url}/v1/chat/completions`."""
+
+    url: str
+    application: str
+    deployment: str
+    started_serve: bool  # whether Serve was started for it, and may be shut down with it
+
+
+@dataclass(frozen=True)
+class Replica:
+    replica: str  # its id, as in the response header x-raybench-replica
+    node: str | None
+    state: ReplicaState
+
+
+@dataclass(frozen=True)
+class Status:
+    """What Serve says of the application at this moment."""
+
+    state: str  # Serve's own word: RUNNING, DEPLOYING, DEPLOY_FAILED, …
+    message: str
+    target: int
+    replicas: tuple[Replica, ...]
+    total_requests: float | None  # waiting and served, as the autoscaler counts them; None if unknown
+
+
+def monitor_name(application: str) -> str:
+    """The name of the actor, in namespace `raybench`, that the application's policy tells what it sees."""
+    return MONITOR + application
+
+
+def deploy(scenario: Scenario, *, policy_override: Any = None) -> Deployed:
+    """Deploys the scenario's application on the Ray that this process is connected to, and waits for its
+    minimum of replicas.
+
+    `policy_override` is a policy object to use instead of the one the scenario names. An application of
+    this name that raybench left behind is replaced. Raises DeployError.
+    """
+    from raybench.serving.app import build
+
+    assert scenario.deployment is not None
+    deployment, serving = scenario.deployment, scenario.serving
+    preflight(deployment)
+    try:
+        application = build(
+            {
+                "deployment": deployment,
+                "seed": scenario.seed,
+                "request_timeout": f"{scenario.load.request.timeout:f}s",
+            },
+            policy_override,
+        )
+    except (ValueError, ImportError) as error:
+        raise DeployError(f"the application cannot be built: {error}") from error
+    client = _client()
+    _check_free(client, serving)
+    url, started = (_attach(client, serving), False) if client else (_start(serving), True)
+    try:
+        if client:
+            remove(serving.application)
+        _run(application, serving)
+        _wait(serving.application, deployment)
+    except BaseException:
+        remove(serving.application, shutdown_serve=started)
+        raise
+    return Deployed(url, serving.application, DEPLOYMENT_NAME, started)
+
+
+def remove(application: str, *, shutdown_serve: bool = False) -> bool:
+    """Removes the application if raybench deployed it; whether there was one. `shutdown_serve` ends Serve as
+    well: only for who started it, and only if no other application is left.
+
+    Raises DeployError if it belongs to somebody else.
+    """
+    client = _client()
+    if client is None:
+        return False
+    from ray import serve
+
+    found = client.get_serve_details()["applications"]
+    ours = application in found
+    if ours:
+        if DEPLOYMENT_NAME not in found[application]["deployments"]:
+            raise DeployError(
+                f"application {application!r} on this Serve was not deployed by raybench; it is left alone"
+            )
+        serve.delete(application, _blocking=False)
+        _wait_gone(client, application)
+    if shutdown_serve and not set(found) - {application}:
+        serve.shutdown()
+    return ours
+
+
+def status(application: str) -> Status | None:
+    """What Serve says of the application now; None if there is none. A few milliseconds."""
+    client = _client()
+    if client is None:
+        return None
+    found = client.get_serve_details()["applications"].get(application)
+    if found is None:
+        return None
+    deployment = found["deployments"].get(DEPLOYMENT_NAME, {})
+    return Status(
+        state=str(getattr(found["status"], "value", found["status"])),
+        message="\n".join(filter(None, (found["message"], deployment.get("message")))),
+        target=deployment.get("target_num_replicas", 0),
+        replicas=tuple(_replicas(deployment)),
+        total_requests=_total_requests(client, application) if deployment else None,
+    )
+
+
+def preflight(deployment: Deployment) -> None:
+    """Raises DeployError, naming the resource, if no node could ever hold a replica.
+
+    On a cluster that adds nodes by itself nothing is refused: what it could add is not known here.
+    """
+    from raybench.serving.app import actor_options
+
+    if deployment.engine == "emulated" and not deployment.replica.reserve:
+        return
+    wanted = _resources(actor_options(deployment))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in nodes):
+        return
+    if _cluster_grows():
+        return
+    lacking = [
+        f"{name}: a replica needs {amount:g}, the largest node has {max(n.get(name, 0.0) for n in nodes):g}"
+        for name, amount in wanted.items()
+        if all(node.get(name, 0.0) < amount for node in nodes)
+    ] or [f"each of {', '.join(wanted)} is somewhere, but no single node has them all"]
+    raise DeployError(
+        "no node of this cluster could ever hold a replica (deployment.replica)\n  " + "\n  ".join(lacking)
+    )
+
+
+# --- one step each ----------------------------------------------------------------------------------
+
+
+def _check_free(client: Any, serving: Serving) -> None:
+    """Neither the name nor the route may belong to somebody else."""
+    if client is None:
+        return
+    for name, found in client.get_serve_details()["applications"].items():
+        ours = DEPLOYMENT_NAME in found["deployments"]
+        if name == serving.application and not ours:
+            raise DeployError(
+                f"serving.application: {name!r} is taken on this Serve by an application that raybench did "
+                "not deploy; choose another name"
+            )
+        if name != serving.application and found["route_prefix"] == serving.route:
+            raise DeployError(
+                f"serving.route: {serving.route!r} is taken on this Serve by application {name!r}; "
+                "choose another"
+            )
+
+
+def _attach(client: Any, serving: Serving) -> str:
+    """The base URL on a Serve that is running."""
+    options = client.http_config
+    location = str(getattr(options.location, "value", options.location))
+    if location in ("Disabled", "NoServer", "None"):
+        raise DeployError("the running Serve has no HTTP proxy (proxy_location Disabled); start it with one")
+    if serving.port not in (0, options.port):
+        raise DeployError(
+            f"serving.port: {serving.port}, but the running Serve listens on {options.port}; "
+            "leave it out to use that"
+        )
+    on_loopback = options.host in ("127.0.0.1", "localhost", "::1")
+    if serving.listen == "node" and on_loopback:
+        raise DeployError(
+            f"serving.listen: node, but the running Serve listens on {options.host} only; start it with "
+            "--http-host 0.0.0.0, or shut it down and let raybench start its own"
+        )
+    host = _head_address() if serving.listen == "node" else "127.0.0.1"
+    if options.host not in ("0.0.0.0", "::") and not on_loopback:
+        host = options.host
+    return f"http://{host}:{options.port}{serving.route.rstrip('/')}"
+
+
+def _start(serving: Serving) -> str:
+    """Starts Serve with its HTTP proxy; the base URL."""
+    from ray import serve
+
+    everywhere = serving.listen == "node"
+    port = serving.port or _free_port()
+    try:
+        serve.start(
+            proxy_location="EveryNode" if everywhere else "HeadOnly",
+            http_options={"host": "0.0.0.0" if everywhere else "127.0.0.1", "port": port},
+            logging_config={"enable_access_log": False},
+        )
+    except Exception as error:
+        serve.shutdown()
+        raise DeployError(
+            f"Ray Serve could not be started with its HTTP proxy on port {port}: {error}"
+        ) from error
+    host = _head_address() if everywhere else "127.0.0.1"
+    return f"http://{host}:{port}{serving.route.rstrip('/')}"
+
+
+def _run(application: Any, serving: Serving) -> None:
+    from ray import serve
+
+    target = serve.RunTarget(application, name=serving.application, route_prefix=serving.route)
+    try:
+        serve.run_many([target], wait_for_applications_running=False)
+    except Exception as error:
+        raise DeployError(f"Serve did not take the application: {error}") from error
+
+
+def _wait(application: str, deployment: Deployment) -> None:
+    """Until the minimum of replicas runs; an error says what Serve says."""
+    deadline = time.monotonic() + deployment.startup_timeout
+    wanted = deployment.autoscaling.min_replicas
+    while True:
+        seen = status(application)
+        running = sum(r.state is ReplicaState.RUNNING for r in seen.replicas) if seen else 0
+        if seen and seen.state == "RUNNING" and running >= wanted:
+            return
+        if seen and seen.state in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise DeployError(f"the deployment failed to start; Serve says:\n{seen.message}")
+        if time.monotonic() > deadline:
+            said = f"; Serve says:\n{seen.message}" if seen and seen.message else ""
+            raise DeployError(
+                f"{running} of {wanted} replicas ran after {deployment.startup_timeout:g} s "
+                f"(deployment.startup_timeout){said}"
+            )
+        time.sleep(POLL_S)
+
+
+def _wait_gone(client: Any, application: str) -> None:
+    deadline = time.monotonic() + REMOVE_TIMEOUT_S
+    while application in client.get_serve_details()["applications"]:
+        if time.monotonic() > deadline:
+            raise DeployError(
+                f"application {application!r} was not gone {REMOVE_TIMEOUT_S:g} s after its removal"
+            )
+        time.sleep(POLL_S)
+
+
+# --- what Ray and Serve know -------------------------------------------------------------------------
+
+
+def _client() -> Any:
+    """Serve's own client, None while Serve is not running: the public API tells neither targets nor ids."""
+    from ray.serve.context import _get_global_client
+
+    return _get_global_client(raise_if_no_controller_running=False)
+
+
+def _replicas(deployment: dict[str, Any]) -> Iterator[Replica]:
+    for found in deployment.get("replicas", ()):
+        state = str(getattr(found["state"], "value", found["state"]))
+        yield Replica(found["replica_id"], found.get("node_id"), _STATES.get(state, ReplicaState.STARTING))
+
+
+def _total_requests(client: Any, application: str) -> float | None:
+    from ray.serve._private.common import DeploymentID
+
+    ask = client._controller._get_total_num_requests_for_deployment_for_testing
+    try:
+        return float(ray.get(ask.remote(DeploymentID(DEPLOYMENT_NAME, application)), timeout=2.0))
+    except (ray.exceptions.RayError, TimeoutError, TypeError):
+        return None
+
+
+def _resources(options: dict[str, Any]) -> dict[str, float]:
+    """Actor options as the resources of a node."""
+    named = {"CPU": options["num_cpus"], "GPU": options["num_gpus"], "memory": options["memory"]}
+    if "accelerator_type" in options:
+        named[f"accelerator_type:{options['accelerator_type']}"] = 0.001
+    return {name: float(amount) for name, amount in named.items() if amount}
+
+
+def _cluster_grows() -> bool:
+    from ray.autoscaler._private.constants import DEBUG_AUTOSCALING_STATUS
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    return bool(_internal_kv_get(DEBUG_AUTOSCALING_STATUS))
+
+
+def _head_address() -> str:
+    for node in ray.nodes():
+        if node["Alive"] and "node:__internal_head__" in node["Resources"]:
+            return str(node["NodeManagerAddress"])
+    return str(ray.util.get_node_ip_address())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
