@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+import sys
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from raybench.cli.main import bad_input, fail
+from raybench.schema.vocabulary import Exit
+
+if TYPE_CHECKING:
+    from raybench.fleet.conductor import Conductor
 
 
 @click.command()
@@ -18,8 +23,9 @@ from raybench.cli.main import bad_input, fail
 @click.option(
     "--output",
     "-o",
-    type=click.Path(path_type=Path),
-    help="The run directory to make; it must be new or empty.  [default: outputs/NAME-DATE-TIME]",
+    metavar="DIR-OR-URI",
+    help="Where the run goes: a new or empty directory, or a URI such as s3://bucket/run.  "
+    "[default: outputs/NAME-DATE-TIME]",
 )
 @click.option("--engine", type=click.Choice(["emulated", "vllm"]), help="Use this engine instead of the scenario's.")
 @click.option("--generators", type=click.IntRange(1, 1000), help="Use so many generators.")
@@ -28,7 +34,7 @@ from raybench.cli.main import bad_input, fail
 @click.option("--format", "format_", type=click.Choice(["text", "markdown", "json"]), default="text")
 def command(
     scenario: Path,
-    output: Path | None,
+    output: str | None,
     engine: str | None,
     generators: int | None,
     seed: int | None,
@@ -72,36 +78,42 @@ def command(
     key_env = checked.target.api_key_env if checked.target else None
     if key_env and not os.environ.get(key_env):
         fail(f"{scenario}: target.api_key_env: the environment variable {key_env} is not set", 2)
-    path = output or Path("outputs") / f"{checked.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        fail(f"--output {path}: is not empty; name a directory that does not exist yet", 2)
-
-    # A target needs no deployment: everything heavy is imported only from here on.
+    # Everything heavy is imported only from here on: bad input is answered at once.
     from raybench.cli.live import Live
+    from raybench.cli.reporting import report
     from raybench.fleet.cluster import ClusterError, attached
     from raybench.fleet.conductor import Conductor
+    from raybench.fleet.output import OutputError, choose
+    from raybench.rundir import RunError
 
     try:
+        where = choose(output, checked.name)
+    except OutputError as error:
+        bad_input(error)
+        return
+    failed = False
+    conductor = Conductor(checked, where)
+    try:
         with Live() as live, attached(address):
-            conductor = Conductor(checked, path, watch=live, source=scenario)
+            conductor.watch(live)
             _on_signals(conductor)
             conductor.run()
+    except RunError as error:
+        bad_input(error)
     except ClusterError as error:
-        fail(str(error), 1)
-    except (Exception, KeyboardInterrupt) as error:
-        from raybench.cli.reporting import leave_with_report
-
-        if not (path / "manifest.json").exists():
-            fail(f"the run could not be started: {error}", 1)
+        fail(str(error), Exit.FAILURE)
+    except Exception as error:
+        failed = True
         click.echo(f"the run failed: {error}", err=True)
-        leave_with_report(path, format_, failed=True)
-        return
-    from raybench.cli.reporting import leave_with_report
+    code = report(where.path, format_, failed=failed)
+    arrived = conductor.close(code)
+    click.echo(f"\n{where.shown}", err=True)
+    if not arrived:
+        fail(f"{where.shown}: not everything arrived; it is all in {where.path}", Exit.FAILURE)
+    sys.exit(code)
 
-    leave_with_report(path, format_)
 
-
-def _on_signals(conductor: object) -> None:
+def _on_signals(conductor: Conductor) -> None:
     """Once: end early and cleanly. Twice: stop at once. Set after ray.init, which sets its own."""
     seen = 0
 
@@ -112,7 +124,9 @@ def _on_signals(conductor: object) -> None:
             os.write(2, b"\nstopped at once; what was written stays readable\n")
             os._exit(5)
         os.write(2, b"\nending the run; once more to stop at once\n")
-        conductor.interrupt()  # type: ignore[attr-defined]
+        conductor.interrupt()
+        if conductor.deploying:
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)

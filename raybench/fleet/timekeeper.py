@@ -240,15 +240,15 @@ class Timekeeper:
             )
         if seen.target is None or seen.target == self._target:
             return
-        before, self._target = self._target, seen.target
-        if before is None:
+        known, self._target = self._target, seen.target
+        if known is None:
             return
         for i, (_, target) in enumerate(self._decided):
             if target == seen.target:
                 del self._decided[: i + 1]
                 return
         available = sum(1 for r in seen.replicas if r.state == ReplicaState.RUNNING)
-        self._unexplained = (seen.t_ns, before, seen.target, available)
+        self._unexplained = (seen.t_ns, known, seen.target, available)
 
     def _load(self, seen: Seen, available: int) -> tuple[float | None, float | None]:
         """Waiting and serving now. While nothing is available Serve does not ask the policy, and

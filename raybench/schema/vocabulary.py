@@ -146,7 +146,7 @@ _EVENT_DETAIL = {
         "node": "node id where known",
         "previous": "state before; null when first seen",
     },
-    EventKind.GENERATOR_LOST: {"reason": "what was seen", "rows": "rows that were not yet written"},
+    EventKind.GENERATOR_LOST: {"reason": "what was seen"},
     EventKind.WRITE_FAILED: {"reason": "the error"},
     EventKind.NOTE: {"text": "the note"},
 }
