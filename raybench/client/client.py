@@ -1,0 +1,231 @@
+"""The client: requests out over kept connections, exchanges back by callback.
+
+One event loop, no task and no timer per request: a request is written within `send`, its answer is
+read by `Connection`'s callbacks, and since all requests have one timeout, the oldest in flight is
+the next to expire, so that one timer serves all. Only opening a connection takes a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from time import monotonic_ns
+from typing import Any, Protocol
+
+from raybench.client.connection import Connection
+from raybench.client.endpoint import Endpoint
+from raybench.client.exchange import Exchange
+from raybench.client.openai import tidy
+from raybench.schema import Outcome
+
+Done = Callable[[Exchange], None]
+NEVER = 2**63 - 1
+
+
+class _Holder(Protocol):
+    """Whatever has a request in hand: a connection, or the opening of one."""
+
+    def fail(self, outcome: Outcome, reason: str, now_ns: int) -> None: ...
+
+
+class Pool:
+    """The connections to one endpoint: as many as there are requests at once, the warmest taken first."""
+
+    def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None) -> None:
+        self.endpoint = endpoint
+        self.head = endpoint.head()
+        self.tls = tls
+        self.idle: dict[Connection, None] = {}  # in order of last use
+        self.all: set[Connection] = set()
+        self.addresses: list[str] = []
+        self.unresolved: str | None = None
+        try:
+            self.addresses = endpoint.addresses()
+        except OSError as error:
+            self.unresolved = f"cannot resolve {endpoint.host}: {error.strerror or error}"
+
+    def forget(self, connection: Connection) -> None:
+        self.all.discard(connection)
+        self.idle.pop(connection, None)
+
+
+class Opening:
+    """A request that waits for its connection."""
+
+    def __init__(self, client: Client, exchange: Exchange, request: bytes, done: Done) -> None:
+        self.client, self.exchange, self.request, self.done = client, exchange, request, done
+        self.task: asyncio.Task[None] | None = None
+        self.over = False
+
+    def fail(self, outcome: Outcome, reason: str, now_ns: int) -> None:
+        if not self.over:
+            self.over = True
+            if self.task is not None:
+                self.task.cancel()
+            self.client.finish(self.exchange, outcome, reason, now_ns, self.done)
+
+
+class Client:
+    """Sends to one or several endpoints in turn. All methods belong to the loop's own thread.
+
+    Names are resolved here, once: a name that cannot be makes each of its requests a connect_error.
+    `due_ns` and `on_due` let a sender with an instant to keep look in between two reads of a busy
+    loop: `on_due` is called after a read that ended at or after `due_ns`.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        timeout_s: float,
+        loop: asyncio.AbstractEventLoop,
+        record_chunks: bool,
+        max_answer_bytes: int = 64 * 2**20,
+        run_prefix: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        if not endpoints:
+            raise ValueError("a client needs at least one endpoint")
+        if not timeout_s > 0:
+            raise ValueError(f"timeout_s {timeout_s!r}: must be above 0")
+        if not run_prefix.isprintable() or not run_prefix.isascii():
+            raise ValueError(f"run_prefix {run_prefix!r}: must be printable ASCII, it goes into a header")
+        if tls is None and any(e.tls for e in endpoints):
+            tls = ssl.create_default_context()
+        self.loop = loop
+        self.timeout_ns = int(timeout_s * 1e9)
+        self.record_chunks = record_chunks
+        self.max_answer_bytes = max_answer_bytes
+        self.due_ns = NEVER
+        self.on_due: Callable[[], None] = _nothing
+        self._prefix = run_prefix.encode()
+        self._pools = [Pool(e, tls if e.tls else None) for e in endpoints]
+        self._turn = 0
+        self._flying: dict[Exchange, _Holder] = {}  # in order of sending, so in order of expiry
+        self._timer: Any = None
+        self._late = f"no complete answer within {timeout_s:g} s"
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._flying)
+
+    def send(self, request_id: int, body: bytes, done: Done, anchor_ns: int | None = None) -> None:
+        """Starts one request. `done` is called exactly once, never from within this call.
+
+        `anchor_ns`, the instant at which it should have been sent, is only carried along.
+        """
+        exchange = Exchange(request_id, monotonic_ns(), anchor_ns)
+        pools = self._pools
+        pool = pools[self._turn]
+        self._turn = (self._turn + 1) % len(pools)
+        request = b"%bx-request-id: %b%d\r\ncontent-length: %d\r\n\r\n%b" % (
+            pool.head,
+            self._prefix,
+            request_id,
+            len(body),
+            body,
+        )
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.timeout_ns / 1e9, self._expire)
+        idle = pool.idle
+        while idle:
+            connection, _ = idle.popitem()
+            if not connection.stale():
+                exchange.connected_ns = monotonic_ns()
+                if connection.start(exchange, request, done):
+                    self._flying[exchange] = connection
+                    return
+                exchange.connected_ns = None
+            connection.drop()
+        opening = Opening(self, exchange, request, done)
+        self._flying[exchange] = opening
+        opening.task = self.loop.create_task(self._open(pool, opening))
+
+    def cancel(self) -> None:
+        """Ends all that is in flight as cancelled."""
+        now_ns = monotonic_ns()
+        for holder in list(self._flying.values()):
+            holder.fail(Outcome.CANCELLED, "the run was interrupted", now_ns)
+
+    def close(self) -> None:
+        """Cancels and drops every connection. The loop must turn once more for sockets to close."""
+        self.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for pool in self._pools:
+            for connection in list(pool.all):
+                connection.drop()
+
+    def finish(
+        self, exchange: Exchange, outcome: Outcome, reason: str | None, now_ns: int, done: Done
+    ) -> None:
+        """The one place where an exchange ends; called by whatever holds it."""
+        del self._flying[exchange]
+        exchange.done_ns = now_ns
+        if outcome is not Outcome.OK:
+            exchange.outcome = outcome
+            if reason is not None:
+                for pool in self._pools:
+                    reason = pool.endpoint.hide(reason)
+            exchange.error = reason
+        done(exchange)
+
+    def _expire(self) -> None:
+        """Times out whatever is due and sleeps until the oldest of the rest is."""
+        now_ns = monotonic_ns()
+        self._timer = None
+        expired = []
+        for exchange, holder in self._flying.items():
+            left_ns = exchange.sent_ns + self.timeout_ns - now_ns
+            if left_ns > 0:
+                self._timer = self.loop.call_later(left_ns / 1e9 + 0.0005, self._expire)
+                break
+            expired.append(holder)
+        for holder in expired:
+            holder.fail(Outcome.TIMEOUT, self._late, now_ns)
+
+    async def _open(self, pool: Pool, opening: Opening) -> None:
+        """Opens a connection for one request, trying the host's addresses in order."""
+        endpoint, reason = pool.endpoint, pool.unresolved or ""
+        for address in pool.addresses:
+            try:
+                _, connection = await self.loop.create_connection(
+                    lambda: Connection(self, pool),
+                    address,
+                    endpoint.port,
+                    ssl=pool.tls,
+                    server_hostname=endpoint.host if pool.tls else None,
+                )
+            except (OSError, ssl.SSLError) as error:
+                reason = f"cannot connect to {endpoint.where}: {tidy(str(error))}"
+                continue
+            pool.all.add(connection)
+            if address is not pool.addresses[0]:  # the next one need not try those before it
+                pool.addresses.remove(address)
+                pool.addresses.insert(0, address)
+            if opening.over:
+                connection.drop()
+                return
+            opening.over = True
+            opening.exchange.connected_ns = monotonic_ns()
+            self._flying[opening.exchange] = connection
+            if connection.transport is None or not connection.start(
+                opening.exchange, opening.request, opening.done
+            ):
+                connection.drop()
+                self.finish(
+                    opening.exchange,
+                    Outcome.CONNECT_ERROR,
+                    f"{endpoint.where} closed the connection before the request was written",
+                    monotonic_ns(),
+                    opening.done,
+                )
+            return
+        opening.task = None
+        opening.fail(Outcome.CONNECT_ERROR, reason, monotonic_ns())
+
+
+def _nothing() -> None:
+    """No one waits for an instant."""

@@ -1,0 +1,234 @@
+"""A server that costs next to nothing: what the client is measured against.
+
+It answers any POST with bytes rendered before the first request: a stream of `tokens` chunks in the
+form of OpenAI's chat API, or one whole completion if the request asks for no stream. Chunks go out
+`bunch` at a time, each bunch `gap_s` after the one before it (all at once without a gap), the first
+`first_s` after the request. Instants are kept per request if asked for, on the clock that the client
+uses too, and handed out by `GET /log`.
+
+    python -m raybench.client.null_server --tokens 64 --gap 0.01     prints its port, then serves
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import sys
+from array import array
+from dataclasses import dataclass
+from time import monotonic_ns
+from typing import Any
+
+_LENGTH = re.compile(rb"(?i)\r\ncontent-length:[ \t]*(\d+)")
+_ID = re.compile(rb"(?i)\r\nx-request-id:[ \t]*([^\r\n]*)")
+_WHOLE = re.compile(rb'"stream":\s*false')
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server says, and when."""
+
+    tokens: int = 64
+    bunch: int = 1  # chunks in one write
+    first_s: float = 0.0  # from the request to the first bunch
+    gap_s: float = 0.0  # between bunches; 0 writes all at once
+
+    def events(self) -> list[bytes]:
+        """The stream's events: the role, one per token, the finish, the usage, the end."""
+
+        def event(choices: list[dict[str, object]], usage: object = None) -> bytes:
+            body = {
+                "id": "chatcmpl-00000000",
+                "object": "chat.completion.chunk",
+                "created": 1700000000,
+                "model": "null",
+                "choices": choices,
+            }
+            text = json.dumps(body | ({"usage": usage} if usage else {}), separators=(",", ":"))
+            return f"data: {text}\n\n".encode()
+
+        def delta(content: dict[str, str], finish: str | None = None) -> list[dict[str, object]]:
+            return [{"index": 0, "delta": content, "logprobs": None, "finish_reason": finish}]
+
+        words = [" the", " schedule", " never", " bends", " to", " a", " server", "."]
+        usage = {"prompt_tokens": 8, "completion_tokens": self.tokens, "total_tokens": 8 + self.tokens}
+        return [
+            event(delta({"role": "assistant", "content": ""})),
+            *(event(delta({"content": words[i % len(words)]})) for i in range(self.tokens)),
+            event(delta({}, "stop")),
+            event([], usage),
+            b"data: [DONE]\n\n",
+        ]
+
+    def writes(self) -> list[bytes]:
+        """The stream's body cut as it will be written, in HTTP chunks of one event each."""
+        role, *middle, finish, usage, end = (b"%x\r\n%b\r\n" % (len(e), e) for e in self.events())
+        bunches = [b"".join(middle[i : i + self.bunch]) for i in range(0, len(middle), self.bunch)]
+        tail = finish + usage + end + b"0\r\n\r\n"
+        if not bunches:
+            return [role + tail]
+        bunches[0] = role + bunches[0]
+        bunches[-1] += tail
+        return bunches if self.gap_s else [b"".join(bunches)]
+
+    def whole(self) -> bytes:
+        body = json.dumps(
+            {
+                "id": "chatcmpl-00000000",
+                "object": "chat.completion",
+                "created": 1700000000,
+                "model": "null",
+                "choices": [
+                    {
+                        "index": 0,
+                        "message": {"role": "assistant", "content": "word " * self.tokens},
+                        "finish_reason": "stop",
+                    }
+                ],
+                "usage": {
+                    "prompt_tokens": 8,
+                    "completion_tokens": self.tokens,
+                    "total_tokens": 8 + self.tokens,
+                },
+            }
+        ).encode()
+        return _head(b"application/json", len(body)) + body
+
+
+def _head(kind: bytes, length: int | None) -> bytes:
+    framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\nx-raybench-replica: null\r\n%b\r\n\r\n" % (kind, framing)
+
+
+class Kept:
+    """What all connections of one server share."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, answer: Answer, log: bool) -> None:
+        self.loop = loop
+        self.answer = answer
+        self.writes = answer.writes()
+        self.writes[0] = _head(b"text/event-stream", None) + self.writes[0]
+        self.whole = answer.whole()
+        self.log: dict[str, array[int]] | None = {} if log else None  # id -> received, then each write
+
+
+class NullProtocol(asyncio.Protocol):
+    """One connection of the null server."""
+
+    def __init__(self, kept: Kept) -> None:
+        self.kept = kept
+        self.transport: Any = None
+        self.fd = -1
+        self.pending = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.fd = transport.get_extra_info("socket").fileno()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.transport = None
+
+    def data_received(self, data: bytes) -> None:
+        now_ns = monotonic_ns()
+        if self.pending:
+            data = self.pending + data
+            self.pending = b""
+        end = data.find(b"\r\n\r\n")
+        if end >= 0:
+            length = _LENGTH.search(data, 0, end)
+            size = end + 4 + (int(length[1]) if length else 0)
+            if len(data) >= size:
+                if data.startswith(b"GET /log"):
+                    self._tell()
+                else:
+                    self._answer(data, end, now_ns)
+                return
+        self.pending = data
+
+    def _answer(self, request: bytes, end: int, now_ns: int) -> None:
+        kept, answer = self.kept, self.kept.answer
+        stamps = None
+        if kept.log is not None:
+            found = _ID.search(request, 0, end)
+            stamps = kept.log[found[1].decode() if found else ""] = array("q", (now_ns,))
+        if _WHOLE.search(request, end):
+            self._write(kept.whole, stamps)
+        elif answer.first_s or answer.gap_s:
+            self._paced(0, now_ns / 1e9 + answer.first_s, stamps)
+        else:
+            self._write(kept.writes[0], stamps)
+
+    def _paced(self, i: int, due_s: float, stamps: array[int] | None) -> None:
+        """Writes bunch i when it is due; instants are counted from the request, so none adds up."""
+        if self.transport is None:
+            return
+        kept = self.kept
+        wait_s = due_s - monotonic_ns() / 1e9
+        if wait_s <= 0:
+            self._write(kept.writes[i], stamps)
+            i += 1
+            if i == len(kept.writes):
+                return
+            due_s += kept.answer.gap_s
+            wait_s = max(0.0, due_s - monotonic_ns() / 1e9)
+        kept.loop.call_later(wait_s, self._paced, i, due_s, stamps)
+
+    def _write(self, data: bytes, stamps: array[int] | None) -> None:
+        if stamps is not None:
+            stamps.append(monotonic_ns())
+        wrote = 0
+        if not self.transport.get_write_buffer_size():
+            try:
+                wrote = os.write(self.fd, data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.transport.abort()
+                return
+        if wrote < len(data):
+            self.transport.write(data[wrote:])
+
+    def _tell(self) -> None:
+        log = self.kept.log or {}
+        body = json.dumps({name: stamps.tolist() for name, stamps in log.items()}).encode()
+        self.transport.write(_head(b"application/json", len(body)) + body)
+
+
+async def listen(
+    answer: Answer, *, host: str = "127.0.0.1", port: int = 0, log: bool = False
+) -> asyncio.Server:
+    """A null server on the running loop; its port is `server.sockets[0].getsockname()[1]`."""
+    loop = asyncio.get_running_loop()
+    kept = Kept(loop, answer, log)
+    return await loop.create_server(lambda: NullProtocol(kept), host, port, backlog=8192)
+
+
+def main() -> None:
+    """Serves until standard input closes, so that it cannot outlive whoever started it."""
+    import uvloop
+
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    options.add_argument("--port", type=int, default=0)
+    options.add_argument("--tokens", type=int, default=64)
+    options.add_argument("--bunch", type=int, default=1)
+    options.add_argument("--first", type=float, default=0.0, help="seconds from request to first chunk")
+    options.add_argument("--gap", type=float, default=0.0, help="seconds between bunches")
+    options.add_argument("--log", action="store_true")
+    given = options.parse_args()
+    answer = Answer(given.tokens, given.bunch, given.first, given.gap)
+
+    async def serve() -> None:
+        server = await listen(answer, port=given.port, log=given.log)
+        print(server.sockets[0].getsockname()[1], flush=True)
+        closed = asyncio.Event()
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), closed.set)
+        await closed.wait()
+
+    uvloop.run(serve())
+
+
+if __name__ == "__main__":
+    main()

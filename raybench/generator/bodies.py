@@ -1,0 +1,123 @@
+"""Request bodies, ready before their instant. None is ever built on the dispatch path if it can be helped.
+
+Few distinct bodies (the usual benchmark: one prompt) are rendered before the run. A data set is
+rendered by a thread that keeps a bounded number of bodies and bytes ahead of the sender.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+import numpy as np
+import pyarrow as pa
+
+from raybench.generator.slice import Bodies
+from raybench.schema import Schedule
+
+FEW = 1024  # distinct bodies rendered before the run
+AHEAD = 2048  # rows rendered ahead of the sender
+AHEAD_BYTES = 64 * 2**20
+
+
+def keys_of(schedule: pa.Table) -> np.ndarray:
+    """What a row's body depends on, as one int64: prompt in the upper half, limit + 1 (0: none) below."""
+    prompts = schedule.column(Schedule.prompt_id).to_numpy().astype(np.int64)
+    limits = schedule.column(Schedule.max_tokens).fill_null(-1).to_numpy().astype(np.int64)
+    keys: np.ndarray = (prompts << 32) + limits + 1
+    return keys
+
+
+def _render(render: Bodies, key: int) -> bytes:
+    limit = (key & 0xFFFFFFFF) - 1
+    return render(key >> 32, limit if limit >= 0 else None)
+
+
+class Rendered:
+    """Every distinct body in memory; `take` is an index and a lookup."""
+
+    waited = 0
+
+    def __init__(self, render: Bodies, keys: np.ndarray) -> None:
+        distinct, which = np.unique(keys, return_inverse=True)
+        self._bodies = [_render(render, key) for key in distinct.tolist()]
+        self._which = which.astype(np.int32).data
+
+    def take(self, row: int) -> bytes:
+        return self._bodies[self._which[row]]
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class LookAhead:
+    """Bodies rendered in row order by a thread, a bounded stretch ahead. Rows are taken in order.
+
+    A row taken before it is rendered waits for it (`waited` counts them): the request is then late,
+    and its lateness says so.
+    """
+
+    def __init__(self, render: Bodies, keys: np.ndarray) -> None:
+        self._keys = keys
+        self._render = render
+        self._ready: deque[bytes | Exception] = deque()
+        self._made_bytes = 0  # written by the thread only
+        self._taken_bytes = 0  # written by the sender only
+        self._changed = threading.Condition()
+        self._closed = False
+        self.waited = 0
+        self._thread = threading.Thread(target=self._run, name="raybench-bodies", daemon=True)
+        self._thread.start()
+        with self._changed:  # the first rows are due soon after the start
+            self._changed.wait_for(lambda: len(self._ready) >= min(64, len(keys)))
+
+    def take(self, row: int) -> bytes:
+        if not self._ready:
+            self.waited += 1
+            with self._changed:
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._ready)
+        body = self._ready.popleft()
+        if isinstance(body, Exception):
+            raise body
+        self._taken_bytes += len(body)
+        if len(self._ready) == AHEAD // 2:  # seldom: waking the thread costs more than a body
+            with self._changed:
+                self._changed.notify_all()
+        return body
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _full(self) -> bool:
+        ahead = len(self._ready)
+        return ahead >= AHEAD or (ahead >= 64 and self._made_bytes - self._taken_bytes >= AHEAD_BYTES)
+
+    def _run(self) -> None:
+        for key in self._keys:
+            with self._changed:
+                while self._full() and not self._closed:
+                    self._changed.wait(0.05)
+            if self._closed:
+                return
+            body: bytes | Exception
+            try:
+                body = _render(self._render, int(key))
+                self._made_bytes += len(body)
+            except Exception as error:
+                body = error
+            self._ready.append(body)
+            if len(self._ready) <= 64:
+                with self._changed:
+                    self._changed.notify_all()
+
+
+def prepared(render: Bodies, schedule: pa.Table) -> Rendered | LookAhead:
+    """Bodies for a slice: all of them now if they are few, else a stretch ahead."""
+    keys = keys_of(schedule)
+    if len(np.unique(keys)) > FEW:
+        return LookAhead(render, keys)
+    return Rendered(render, keys)
