@@ -33,7 +33,9 @@ def _replicas(s: Snapshot) -> str:
     if s.now is None or s.now.target is None:
         return "-"
     n = s.now
-    extra = [f"{count} {word}" for count, word in ((n.starting, "starting"), (n.stopping, "stopping")) if count]
+    extra = [
+        f"{count} {word}" for count, word in ((n.starting, "starting"), (n.stopping, "stopping")) if count
+    ]
     return f"{n.available} of {n.target}" + (f" ({', '.join(extra)})" if extra else "")
 
 
@@ -59,7 +61,11 @@ def line(s: Snapshot) -> str:
     """One line for a log."""
     if s.stage in ("deploying", "preparing", "ending"):
         return f"{s.stage} …"
-    shown = facts(s)[1:] if s.stage == "load" else [f for f in facts(s)[1:] if f[0] in ("time", "waiting", "replicas")]
+    shown = (
+        facts(s)[1:]
+        if s.stage == "load"
+        else [f for f in facts(s)[1:] if f[0] in ("time", "waiting", "replicas")]
+    )
     return f"{s.stage}: " + " | ".join(f"{name} {value}" for name, value in shown)
 
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     help="Where the run goes: a new or empty directory, or a URI such as s3://bucket/run.  "
     "[default: outputs/NAME-DATE-TIME]",
 )
-@click.option("--engine", type=click.Choice(["emulated", "vllm"]), help="Use this engine instead of the scenario's.")
+@click.option(
+    "--engine", type=click.Choice(["emulated", "vllm"]), help="Use this engine instead of the scenario's."
+)
 @click.option("--generators", type=click.IntRange(1, 1000), help="Use so many generators.")
 @click.option("--seed", type=click.IntRange(0), help="Use this seed instead of the scenario's.")
 @click.option("--address", help="Ray cluster to use.  [default: $RAY_ADDRESS, else a private one]")
@@ -85,6 +87,7 @@ def command(
     from raybench.fleet.conductor import Conductor
     from raybench.fleet.output import OutputError, choose
     from raybench.rundir import RunError
+    from raybench.workload import DataFileError
 
     try:
         where = choose(output, checked.name)
@@ -92,19 +95,22 @@ def command(
         bad_input(error)
         return
     failed = False
-    conductor = Conductor(checked, where)
+    conductor = None
     try:
-        with Live() as live, attached(address):
+        with Live() as live, attached(address) as private:
+            conductor = Conductor(checked, where, private=private)
             conductor.watch(live)
             _on_signals(conductor)
             conductor.run()
-    except RunError as error:
+    except (RunError, DataFileError) as error:
         bad_input(error)
     except ClusterError as error:
         fail(str(error), Exit.FAILURE)
     except Exception as error:
         failed = True
         click.echo(f"the run failed: {error}", err=True)
+    if conductor is None or not (where.path / "manifest.json").exists():
+        sys.exit(Exit.FAILURE)
     code = report(where.path, format_, failed=failed)
     arrived = conductor.close(code)
     click.echo(f"\n{where.shown}", err=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import raybench
 from raybench.schema import ClockSample
 
 ROUNDS = 15
@@ -21,16 +22,17 @@ ROUNDS = 15
 
 @dataclass(frozen=True)
 class Identity:
-    """The process behind a handle: enough to tell whether its clock is ours."""
+    """The process behind a handle: enough to tell whether its clock and its code are ours."""
 
     hostname: str
     boot_id: str
     pid: int
     node: str | None
+    version: str  # of raybench, as that process imports it
 
 
 def boot_id() -> str:
-    """Identifies one boot of one kernel: equal ids mean one monotonic clock. Containers of one host share it."""
+    """Identifies one boot of one kernel: equal ids, one monotonic clock."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:  # not Linux: only this very host can be compared, by its name
@@ -38,7 +40,7 @@ def boot_id() -> str:
 
 
 def identity(node: str | None = None) -> Identity:
-    return Identity(socket.gethostname(), boot_id(), os.getpid(), node)
+    return Identity(socket.gethostname(), boot_id(), os.getpid(), node, raybench.__version__)
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""Being a guest on Ray: attach to what runs, start what does not, and shut down only what was started here."""
+"""Being a guest on Ray: attach to what runs, start what does not, end only what was started here."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def attached(address: str | None = None) -> Iterator[bool]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ClusterError(
                 f"Ray at {address!r} cannot be reached: {error}\n"
-                "start one with `ray start --head`, or leave --address and RAY_ADDRESS away for a private cluster"
+                "start one with `ray start --head`, or leave --address and RAY_ADDRESS away for a private one"
             ) from error
         try:
             yield False

@@ -28,13 +28,15 @@ from raybench.generator import Progress
 from raybench.rundir.remote import Mirror
 from raybench.scenario import Scenario
 from raybench.scenario.models import Settle
-from raybench.schema import EventKind, LoadKind, Manifest, RunStatus, Schedule
+from raybench.schema import EventKind, Exit, LoadKind, Manifest, RunStatus, Schedule
 
 HEARTBEAT_S = 1.0
 CLOCK_PERIOD_S = 60.0
 WATCH_PERIOD_S = 0.5
 BARRIER_S = 0.5
 """From the barrier's release to t0: every generator is told its t0 before it comes."""
+STOP_S = 10.0
+"""How long generators may take to write what they have when the run ends early."""
 STEADY_AFTER_S = 2.0
 """Settled means: at the minimum, and nothing in motion, for this long."""
 
@@ -70,8 +72,11 @@ class Conductor:
         self,
         scenario: Scenario,
         output: Output,
+        *,
+        private: bool = False,
     ) -> None:
-        self.scenario, self.output = scenario, output
+        """`private`: the Ray cluster was started for this run and goes with it, Serve and all."""
+        self.scenario, self.output, self._private = scenario, output, private
         self._watch: Callable[[Snapshot], None] = lambda snapshot: None
         self._mirror: Mirror | None = None
         self._interrupt = threading.Event()
@@ -127,12 +132,16 @@ class Conductor:
             self.manifest.problems.append(f"{type(error).__name__}: {error}")
         finally:
             self._watch(Snapshot("ending", planned=self.plan.num_rows))
-            self._put_away(status)
+            self._close_tables(status)
             self._beat_stop.set()
             beat.join()
+            # The last word on the run comes before the clean-up: whoever ends a job gives it seconds.
             self.manifest.status = status
             self.manifest.ended_unix_ns = time.time_ns()
+            if status is not RunStatus.COMPLETE:
+                self.manifest.exit_code = Exit.FAILURE if failure else Exit.INCOMPLETE
             self._save()
+            self._remove()
         if failure is not None:
             raise failure
         return self.manifest
@@ -291,14 +300,13 @@ class Conductor:
 
     # --- the end -------------------------------------------------------------------------------
 
-    def _put_away(self, status: RunStatus) -> None:
-        """Ends everything that was started, each step whatever became of the one before."""
+    def _close_tables(self, status: RunStatus) -> None:
+        """Ends everybody who writes, each step whatever became of the one before."""
         if self._crew is not None:
             with suppress(Exception):
                 self._crew.stop()
-                self._crew.wait_all(timeout_s=10.0)
-                progress = self._crew.progress()
-                self.manifest.counts = dict(progress.outcomes)
+                self._crew.wait_all(timeout_s=STOP_S)
+                self.manifest.counts = dict(self._crew.progress().outcomes)
             if self.manifest.load_total_s is None and self.manifest.t0_monotonic_ns is not None:
                 self.manifest.load_total_s = (time.monotonic_ns() - self._t0_ns) / 1e9
         deployment = self.scenario.deployment
@@ -306,23 +314,23 @@ class Conductor:
             with suppress(Exception):
                 self.manifest.measured["engines"] = facts.engines(self._deployed.application)
         if self._monitor is not None:
-            with suppress(Exception):
-                if self.manifest.t0_monotonic_ns is None:  # never started: instants count from now
-                    self._tell_monitor("start", time.monotonic_ns())
-                self._event(EventKind.RUN_ENDED, self.scenario.name, status=str(status))
-                self.manifest.problems.extend(crew.stop_monitor(self._monitor))
+            if self.manifest.t0_monotonic_ns is None:  # never started: instants count from now
+                self._tell_monitor("start", time.monotonic_ns())
+            self._event(EventKind.RUN_ENDED, self.scenario.name, status=str(status))
+            self.manifest.problems.extend(crew.stop_monitor(self._monitor))
         if self._crew is not None:
             self._crew.dismiss()
-        if self.scenario.deployment is not None and self._monitor is not None:
-            from raybench.serving import deployer
 
-            try:
-                deployer.remove(
-                    self.scenario.serving.application,
-                    shutdown_serve=bool(self._deployed and self._deployed.started_serve),
-                )
-            except Exception as error:
-                self.manifest.problems.append(f"the application was not removed: {error}")
+    def _remove(self) -> None:
+        """Takes the application away again, and Serve with it where it was started for this run."""
+        if self._deployed is None or self._private:
+            return  # `deploy` removes what it could not finish
+        from raybench.serving import deployer
+
+        try:
+            deployer.remove(self._deployed.application, shutdown_serve=self._deployed.started_serve)
+        except Exception as error:
+            self._problem(f"the application was not removed: {error}")
 
     # --- small things --------------------------------------------------------------------------
 
@@ -369,5 +377,3 @@ def _snapshot(stage: str, progress: Progress, t_s: float, now: Now) -> Snapshot:
         lateness_p99_s=seconds(progress.lateness_p99_ns),
         now=now,
     )
-
-

@@ -14,6 +14,7 @@ import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import raybench
 from raybench.fleet import clocks
 from raybench.generator import Progress
 from raybench.scenario import Scenario
@@ -148,6 +149,11 @@ class Crew:
 
     def _host(self, number: int) -> Host:
         who: clocks.Identity = ray.get(self._actors[number].who.remote())
+        if who.version != raybench.__version__:
+            raise CrewError(
+                f"generator {number} on {who.hostname} runs raybench {who.version}, this process "
+                f"{raybench.__version__}: install one version on every node, or none and submit a job"
+            )
         return Host("generator", number, who.hostname, who.boot_id, who.pid, who.node)
 
     def measure_clocks(self, t0_ns: int) -> None:

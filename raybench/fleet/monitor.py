@@ -123,7 +123,10 @@ class Monitor:
                     if not complained:
                         with self._lock:
                             self._keeper.event(
-                                time.monotonic_ns(), EventKind.NOTE, "monitor", text=f"Serve not seen: {error}"
+                                time.monotonic_ns(),
+                                EventKind.NOTE,
+                                "monitor",
+                                text=f"Serve not seen: {error}",
                             )
                     complained = True
             if now >= next_nodes:
