@@ -45,9 +45,19 @@ def test_a_hub_id_stays_a_hub_id(tmp_path, monkeypatch):
     assert arguments(deployment())["model"] == "org/some-model"
 
 
+def test_a_relative_directory_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"deployment\.engine_args\.model: no directory \./nowhere here"):
+        arguments(deployment(engine_args={"model": "./nowhere"}))
+
+
 def test_sampling_defaults_become_vllms_generation_config():
-    got = arguments(deployment(sampling={"temperature": 0.5, "max_tokens": 64}))
-    assert got["override_generation_config"] == {"temperature": 0.5, "max_new_tokens": 64}
+    got = arguments(deployment(sampling={"temperature": 0.5, "top_k": 20}))
+    assert got["override_generation_config"] == {"temperature": 0.5, "top_k": 20}
+
+
+def test_a_default_that_vllm_would_take_as_a_limit_is_refused():
+    with pytest.raises(ValueError, match=r"deployment\.sampling\.max_tokens: .*load\.request\.max_tokens"):
+        arguments(deployment(sampling={"max_tokens": 64}))
 
 
 def test_an_unknown_sampling_default_names_those_that_exist():

@@ -16,8 +16,6 @@ from typing import Any
 from ray import serve
 from ray.experimental import internal_kv
 
-from raybench.scenario.models import Deployment
-from raybench.serving.vllm_args import arguments, environment
 from raybench.serving.vllm_engine import Gauge, describe, start, stay_offline_for_local_weights
 
 REPLICA_HEADER = b"x-raybench-replica"
@@ -108,16 +106,6 @@ class VllmReplica:
     def __del__(self) -> None:
         if engine := getattr(self, "engine", None):
             engine.shutdown()
-
-
-def replica(deployment: Deployment) -> tuple[type, dict[str, Any], dict[str, str]]:
-    """What a Serve deployment of this engine is made of: (class, constructor arguments, environment).
-
-    A hub token in this process's environment (HF_TOKEN) goes along as an argument, which Ray shows nowhere.
-    Raises ValueError, naming the key, for engine arguments or sampling defaults that cannot be meant.
-    """
-    given = arguments(deployment)
-    return VllmReplica, {"arguments": given, "hub_token": os.environ.get("HF_TOKEN")}, environment(deployment)
 
 
 def descriptions(application: str) -> list[dict[str, Any]]:

@@ -35,7 +35,6 @@ SAMPLING = (
     "repetition_penalty",
     "presence_penalty",
     "frequency_penalty",
-    "max_tokens",
 )
 """What `deployment.sampling` may set: defaults for requests that say nothing themselves."""
 
@@ -53,8 +52,8 @@ def on_cpu(deployment: Deployment) -> bool:
 def arguments(deployment: Deployment) -> dict[str, Any]:
     """The arguments of `vllm serve` for one replica, by names with underscores, `None`s left out.
 
-    Weights come from `engine_args.model` where given, a directory or a hub id, else from `model`. A directory
-    that exists here, relative to the working directory, becomes absolute.
+    Weights come from `engine_args.model` where given, a directory or a hub id, else from `model`. A path that
+    begins with a dot is relative to the working directory and has to exist here.
 
     Raises ValueError, naming the key and what would be right, for what cannot be meant.
     """
@@ -62,22 +61,23 @@ def arguments(deployment: Deployment) -> dict[str, Any]:
     for key, value in given.items():
         if key in ELSEWHERE:
             raise ValueError(f"deployment.engine_args.{key}: {value!r} cannot be set here: {ELSEWHERE[key]}")
-    unknown = sorted(set(deployment.sampling) - set(SAMPLING))
-    if unknown:
-        raise ValueError(
-            f"deployment.sampling.{unknown[0]}: vLLM has no such default; it knows {', '.join(SAMPLING)}"
-        )
+    for key in deployment.sampling:
+        if key == "max_tokens":
+            raise ValueError(
+                "deployment.sampling.max_tokens: vLLM would take it as a limit on every request, not as a "
+                "default; set load.request.max_tokens"
+            )
+        if key not in SAMPLING:
+            raise ValueError(
+                f"deployment.sampling.{key}: vLLM has no such default; it knows {', '.join(SAMPLING)}"
+            )
     resolved: dict[str, Any] = {
         "model": deployment.model,
         "served_model_name": [deployment.model],
         "max_num_seqs": deployment.slots_per_replica,
     }
     if deployment.sampling:
-        # the file format that vLLM overrides here calls it max_new_tokens
-        resolved["override_generation_config"] = {
-            ("max_new_tokens" if key == "max_tokens" else key): value
-            for key, value in deployment.sampling.items()
-        }
+        resolved["override_generation_config"] = dict(deployment.sampling)
     if on_cpu(deployment):
         resolved |= {
             "enforce_eager": True,  # compiling takes 35 s of a replica's start
@@ -85,9 +85,17 @@ def arguments(deployment: Deployment) -> dict[str, Any]:
             "kv_cache_memory_bytes": deployment.replica.memory // SHARE_OF_MEMORY,
         }
     resolved = {key: value for key, value in (resolved | given).items() if value is not None}
-    if Path(resolved["model"]).is_dir():  # replicas run in other directories
-        resolved["model"] = str(Path(resolved["model"]).absolute())
+    resolved["model"] = _located(str(resolved["model"]))
     return resolved
+
+
+def _located(model: str) -> str:
+    """The weights as a replica finds them, which runs in another directory and maybe on another node."""
+    if Path(model).is_dir():
+        return str(Path(model).absolute())
+    if model.startswith("."):
+        raise ValueError(f"deployment.engine_args.model: no directory {model} here, in {Path.cwd()}")
+    return model  # a hub id, or a directory of the nodes that hold replicas
 
 
 def environment(deployment: Deployment) -> dict[str, str]:
