@@ -15,7 +15,7 @@ from raybench.rundir.segments import SUFFIX
 from raybench.schema import Manifest, Requests, RunStatus, Schedule, Table
 
 COMPACT_SUFFIX = ".arrow"
-"""One file a table, in Arrow's random-access form (`raybench compact`); its instants are corrected already."""
+"""One file a table, in Arrow's random-access form (`raybench compact`); instants are corrected already."""
 
 _ON_COORDINATOR = {Requests.anchor_ns, Schedule.scheduled_ns, Schedule.think_ns, Requests.chunk_ns}
 """Columns in ns that are plans or durations, not readings of the writer's clock."""

@@ -1,0 +1,154 @@
+"""The head of a report: what was measured, with what, under which load."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from raybench.analysis.figures import Header, Summary
+from raybench.report.blocks import Lines, Pairs, Section
+from raybench.report.units import duration, number
+from raybench.schema import LoadKind
+
+
+def section(summary: Summary) -> Section:
+    """First of every report."""
+    h = summary.header
+    rows = [
+        ("run", f"{h.name}, {h.status}, {_started(h)}"),
+        ("measured", _measured(h)),
+        *_deployment(h),
+        ("load", _load(h)),
+        ("prompts", _request(h)),
+        ("generators", _generators(h)),
+        ("schedule", f"sha256 {h.schedule_sha256}"),
+        ("versions", ", ".join(f"{k} {v}" for k, v in h.versions.items())),
+        ("floor", _floor(h.calibration)),
+        ("rows", _rows(summary)),
+    ]
+    warnings = _warnings(h)
+    blocks = [Lines(tuple(warnings))] * bool(warnings) + [Pairs(tuple((k, v) for k, v in rows if v))]
+    if h.problems:
+        blocks.append(Lines(tuple(f"problem: {p}" for p in h.problems)))
+    return Section(f"raybench report: {h.name}", tuple(blocks))
+
+
+def _warnings(h: Header) -> list[str]:
+    """What nobody may miss: figures of a model are not figures of a machine."""
+    engine = str(h.measured.get("engine", ""))
+    found = []
+    if h.measured.get("simulated"):
+        found.append("*** SIMULATED: no request was sent; every figure comes from the model. ***")
+    elif "emulated" in engine:
+        found.append("*** EMULATED ENGINE: its speed is a model's, not a GPU's. ***")
+    return found
+
+
+def _started(h: Header) -> str:
+    if not h.created_unix_s:
+        return "start unknown"
+    return "started " + time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(h.created_unix_s))
+
+
+def _measured(h: Header) -> str:
+    m = h.measured
+    parts = [f"{m['model']}" if "model" in m else "", f"on {m['engine']}" if "engine" in m else ""]
+    for key, value in m.items():
+        if key in ("model", "engine", "simulated", "replica", "autoscaling") or value in (None, "", {}, []):
+            continue
+        parts.append(f"{key.replace('_', ' ')} {_plain(value)}")
+    return ", ".join(p for p in (" ".join(p for p in parts[:2] if p), *parts[2:]) if p)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return (
+            "(" + ", ".join(f"{k} {_plain(v)}" for k, v in value.items() if v not in (None, "", {}, [])) + ")"
+        )
+    if isinstance(value, list):
+        return " ".join(_plain(v) for v in value)
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def _deployment(h: Header) -> list[tuple[str, str]]:
+    deployment = h.scenario.get("deployment")
+    if not isinstance(deployment, Mapping):
+        return []
+    rows = []
+    scaling, replica = deployment.get("autoscaling") or {}, deployment.get("replica") or {}
+    if replica:
+        rows.append(
+            ("replica", _plain({**replica, "slots": deployment.get("slots_per_replica")}).strip("()"))
+        )
+    if scaling:
+        text = (
+            f"{scaling.get('min_replicas')} to {scaling.get('max_replicas')} replicas by "
+            f"{str(scaling.get('policy')).replace('_', ' ')}: up at {scaling.get('scale_up_queue_depth')}, "
+            f"down at {scaling.get('scale_down_queue_depth')}, "
+            f"window {duration(scaling.get('autoscaling_window'))}"
+        )
+        rows.append(("autoscaling", text))
+    return rows
+
+
+def _load(h: Header) -> str:
+    load = h.scenario.get("load") or {}
+    stages = [
+        f"{_arrival(s.get('arrival') or {})} for {duration(s.get('duration'))}"
+        for s in load.get("stages") or []
+    ]
+    if len(stages) > 4:
+        stages = [*stages[:3], f"and {len(stages) - 3} more stages"]
+    text = f"{h.load_kind}: {', then '.join(stages)}" if stages else str(h.load_kind)
+    if h.load_kind is LoadKind.CLOSED:
+        text += " (no schedule: latencies count from sent)"
+    return text
+
+
+def _arrival(arrival: Mapping[str, Any]) -> str:
+    process = str(arrival.get("process", "arrivals"))
+    if arrival.get("interval") is not None:
+        return f"{process}, one every {duration(arrival['interval'])}"
+    rest = [
+        f"{k.replace('_', ' ')} {number(v) if isinstance(v, int | float) else v}"
+        for k, v in arrival.items()
+        if k not in ("process", "rate", "interval") and v is not None
+    ]
+    rate = [f"{number(arrival['rate'])}/s"] if isinstance(arrival.get("rate"), int | float) else []
+    return ", ".join([" ".join([process, *rate]), *rest])
+
+
+def _request(h: Header) -> str:
+    request = (h.scenario.get("load") or {}).get("request") or {}
+    text = str(request.get("prompt") or request.get("prompts") or "")
+    shown = repr(text if len(text) <= 60 else text[:57] + "...") if text else ""
+    keys = ("max_tokens", "temperature", "top_p")
+    parts = [shown] + [f"{k} {request[k]}" for k in keys if request.get(k) is not None]
+    parts += [f"timeout {duration(request['timeout'])}"] if request.get("timeout") else []
+    return ", ".join(p for p in parts if p)
+
+
+def _generators(h: Header) -> str:
+    text = str(h.generators)
+    if h.hosts:
+        text += f" on {len(h.hosts)} host{'s' * (len(h.hosts) > 1)} ({', '.join(h.hosts[:4])})"
+    if h.clock_uncertainty_s is not None:
+        text += f", clocks within {duration(h.clock_uncertainty_s)} of the coordinator's"
+    return text
+
+
+def _floor(calibration: Mapping[str, Any] | None) -> str:
+    return _plain(calibration).strip("()") if calibration else "not calibrated"
+
+
+def _rows(summary: Summary) -> str:
+    s = summary.selected
+    where = []
+    if s.window_s is not None:
+        where.append(f"window {s.window_s[0]:g} s to {s.window_s[1]:g} s")
+    if s.phase is not None:
+        default = "; the default, as the scenario has a warm-up or cool-down" if s.phase_is_default else ""
+        where.append(f"phase {s.phase} only{default}")
+    span = f"; rates over {duration(s.span_s)}, {s.span_meaning}" if s.span_s else ""
+    return f"{number(s.rows)} requests, {', '.join(where) or 'all of the run'}{span}"

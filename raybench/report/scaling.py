@@ -1,0 +1,75 @@
+"""The scaling section: what the autoscaler did, when and why, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raybench.analysis.figures import Scaling, Step, Summary
+from raybench.report.blocks import Block, Grid, Lines, Pairs, Section
+from raybench.report.units import NOTHING, duration, instant, number
+
+WIDTH = 60
+"""Characters of the line that draws replicas over time."""
+
+
+def section(summary: Summary) -> Section | None:
+    s = summary.scaling
+    if s is None:
+        return None
+    blocks: list[Block] = []
+    if s.steps:
+        head = ("time", "replicas", "by", "queue depth", "window", "reason")
+        blocks.append(Grid(head, tuple(_step(step) for step in s.steps), left=(1, 2, 5)))
+    else:
+        blocks.append(Lines(("The target never changed.",)))
+    if s.changes:
+        rows = tuple((instant(c.t_s), c.state, c.replica) for c in s.changes)
+        blocks.append(Grid(("time", "replica is", "which"), rows, left=(1, 2)))
+    blocks.append(Pairs(_pairs(s)))
+    return Section("Scaling", tuple(blocks))
+
+
+def _step(step: Step) -> tuple[str, ...]:
+    reason = step.reason or NOTHING
+    if step.busy:
+        reason += " [hit a busy replica]"
+    return (
+        instant(step.t_s),
+        f"{_count(step.from_replicas)} → {_count(step.to_replicas)}",
+        step.by,
+        NOTHING if step.queue_depth is None else f"{step.queue_depth:.2f}",
+        duration(step.window_s),
+        reason,
+    )
+
+
+def _count(n: int | None) -> str:
+    return "?" if n is None else str(n)
+
+
+def _pairs(s: Scaling) -> tuple[tuple[str, str], ...]:
+    start, end = s.observed_s
+    rows = [
+        ("available", ", ".join(f"{n} from {instant(t)}" for t, n in s.available) or NOTHING),
+        ("over time", f"|{strip(s.available, start, end)}| {start:.0f} s to {end:.0f} s"),
+        ("replica-seconds", f"{number(s.replica_seconds)} (from start requested to stopped)"),
+    ]
+    if s.nothing_available_s is not None:
+        rows.append(("nothing available", f"{duration(s.nothing_available_s)} of the load"))
+    if s.steps_down_busy:
+        rows.append(("busy when stopped", f"{s.steps_down_busy} steps down hit a busy replica"))
+    if s.steps_down_unknown:
+        rows.append(("busy when stopped", f"unknown for {s.steps_down_unknown} steps down"))
+    return tuple(rows)
+
+
+def strip(steps: Sequence[tuple[float, int]], start_s: float, end_s: float, width: int = WIDTH) -> str:
+    """The step function as one digit a moment: `00011122221110`; `+` above nine, a space before anything
+    is known. Each character shows the value in the middle of its moment.
+    """
+    text = []
+    for i in range(width):
+        t = start_s + (i + 0.5) * (end_s - start_s) / width
+        now = [n for at, n in steps if at <= t]
+        text.append(" " if not now else str(now[-1]) if now[-1] <= 9 else "+")
+    return "".join(text)
