@@ -14,8 +14,8 @@ class Observation:
 
     `waiting` and `serving` are means over about a second, hence floats; the clock is the host's,
     in seconds from any origin, never running backwards. A host that skips ticks while nothing changes
-    (the simulator) says since when all of this has been so in `unchanged_since_s`; the stretch in between
-    is then seen, not a gap.
+    (the simulator) says with `unbroken` that its last observation held until this one: then the time in
+    between is no gap.
     """
 
     now_s: float
@@ -25,17 +25,12 @@ class Observation:
     starting: int
     target: int
     busy_replicas: int | None = None  # replicas with at least one request, where the host knows
-    unchanged_since_s: float | None = None
+    unbroken: bool = False
 
     @property
     def queue_depth(self) -> float | None:
         """(waiting + serving) / available; None when no replica is available."""
         return (self.waiting + self.serving) / self.available if self.available else None
-
-    @property
-    def since_s(self) -> float:
-        """The start of the stretch of time that this observation stands for."""
-        return self.now_s if self.unchanged_since_s is None else self.unchanged_since_s
 
 
 @dataclass(frozen=True)

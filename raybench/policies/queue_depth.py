@@ -84,7 +84,7 @@ class QueueDepth:
         since = self._updated(seen)
         decision = self._step(seen, since)
         if decision.target != seen.target:
-            since = self._stretches(_Since(), seen, seen.now_s)
+            since = self._stretches(_Since(), seen)
         self._since, self._seen_s, self._target = since, seen.now_s, decision.target
         return decision
 
@@ -103,13 +103,13 @@ class QueueDepth:
 
     def _updated(self, seen: Observation) -> _Since:
         """The stretches with the present sample added, or begun by it after a gap or a foreign change."""
-        gap = self._seen_s is None or seen.since_s - self._seen_s > GAP_S + SLACK_S
+        gap = self._seen_s is None or (seen.now_s - self._seen_s > GAP_S + SLACK_S and not seen.unbroken)
         known = not gap and seen.target == self._target
-        return self._stretches(self._since if known else _Since(), seen, seen.since_s)
+        return self._stretches(self._since if known else _Since(), seen)
 
-    def _stretches(self, before: _Since, seen: Observation, start_s: float) -> _Since:
+    def _stretches(self, before: _Since, seen: Observation) -> _Since:
         def go_on(since: float | None, holds: bool) -> float | None:
-            return (start_s if since is None else since) if holds else None
+            return (seen.now_s if since is None else since) if holds else None
 
         depth = seen.queue_depth
         if depth is None:  # with nothing available there is no depth, on neither side of anything

@@ -6,14 +6,23 @@ Nothing but the application named in the scenario is ever touched, and only if r
 
 from __future__ import annotations
 
+import json
+import logging
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.experimental.internal_kv import (
+    _internal_kv_get,
+    _internal_kv_put,
+    _pin_runtime_env_uri,
+)
 
+from raybench.policies import Policy
 from raybench.scenario.models import Deployment, Scenario, Serving
 from raybench.schema import ReplicaState
 from raybench.serving.scaler import MONITOR
@@ -23,6 +32,11 @@ DEPLOYMENT_NAME = "raybench-engine"
 
 REMOVE_TIMEOUT_S = 60.0
 POLL_S = 0.2
+
+KEEP_CODE_S = 30 * 86400
+"""How long the code of an application that outlives its deployer stays available to new replicas."""
+
+_KV, _STARTED = b"raybench", b"serve-started"  # namespace and key in Ray's key-value store
 
 _STATES = {
     "STARTING": ReplicaState.STARTING,
@@ -71,16 +85,18 @@ def monitor_name(application: str) -> str:
     return MONITOR + application
 
 
-def deploy(scenario: Scenario, *, policy_override: Any = None) -> Deployed:
+def deploy(scenario: Scenario, *, policy_override: Policy | None = None, keep: bool = False) -> Deployed:
     """Deploys the scenario's application on the Ray that this process is connected to, and waits for its
     minimum of replicas.
 
-    `policy_override` is a policy object to use instead of the one the scenario names. An application of
-    this name that raybench left behind is replaced. Raises DeployError.
+    `policy_override` is a policy object to use instead of the one the scenario names. `keep` makes the
+    application outlive this process's connection. An application of this name that raybench left behind is
+    replaced. Raises DeployError.
     """
     from raybench.serving.app import build
 
-    assert scenario.deployment is not None
+    if scenario.deployment is None:
+        raise DeployError(f"{scenario.name}: there is no deployment in the scenario, only a target")
     deployment, serving = scenario.deployment, scenario.serving
     preflight(deployment)
     try:
@@ -94,17 +110,20 @@ def deploy(scenario: Scenario, *, policy_override: Any = None) -> Deployed:
         )
     except (ValueError, ImportError) as error:
         raise DeployError(f"the application cannot be built: {error}") from error
-    client = _client()
-    _check_free(client, serving)
-    url, started = (_attach(client, serving), False) if client else (_start(serving), True)
-    try:
-        if client:
-            remove(serving.application)
-        _run(application, serving)
-        _wait(serving.application, deployment)
-    except BaseException:
-        remove(serving.application, shutdown_serve=started)
-        raise
+    with _quiet():
+        client = _client()
+        _check_free(client, serving)
+        url, started = (_attach(client, serving), False) if client else (_start(serving), True)
+        try:
+            if client:
+                remove(serving.application)
+            _run(application, serving)
+            if keep:
+                _pin_code()
+            _wait(serving.application, deployment)
+        except BaseException:
+            remove(serving.application, shutdown_serve=started)
+            raise
     return Deployed(url, serving.application, DEPLOYMENT_NAME, started)
 
 
@@ -119,6 +138,8 @@ def remove(application: str, *, shutdown_serve: bool = False) -> bool:
         return False
     from ray import serve
 
+    from raybench.serving import vllm
+
     found = client.get_serve_details()["applications"]
     ours = application in found
     if ours:
@@ -126,11 +147,19 @@ def remove(application: str, *, shutdown_serve: bool = False) -> bool:
             raise DeployError(
                 f"application {application!r} on this Serve was not deployed by raybench; it is left alone"
             )
-        serve.delete(application, _blocking=False)
+        with _quiet():
+            serve.delete(application, _blocking=False)
         _wait_gone(client, application)
+        vllm.forget(application)
     if shutdown_serve and not set(found) - {application}:
         serve.shutdown()
     return ours
+
+
+def started_by_raybench() -> bool:
+    """Whether the Serve that is running was started by some `deploy`."""
+    client = _client()
+    return client is not None and _internal_kv_get(_STARTED, namespace=_KV) == _identity(client)
 
 
 def status(application: str) -> Status | None:
@@ -200,8 +229,8 @@ def _check_free(client: Any, serving: Serving) -> None:
 def _attach(client: Any, serving: Serving) -> str:
     """The base URL on a Serve that is running."""
     options = client.http_config
-    location = str(getattr(options.location, "value", options.location))
-    if location in ("Disabled", "NoServer", "None"):
+    location = client.get_serve_details()["proxy_location"]
+    if str(getattr(location, "value", location)) == "Disabled":
         raise DeployError("the running Serve has no HTTP proxy (proxy_location Disabled); start it with one")
     if serving.port not in (0, options.port):
         raise DeployError(
@@ -237,6 +266,7 @@ def _start(serving: Serving) -> str:
         raise DeployError(
             f"Ray Serve could not be started with its HTTP proxy on port {port}: {error}"
         ) from error
+    _internal_kv_put(_STARTED, _identity(_client()), overwrite=True, namespace=_KV)
     host = _head_address() if everywhere else "127.0.0.1"
     return f"http://{host}:{port}{serving.route.rstrip('/')}"
 
@@ -249,6 +279,14 @@ def _run(application: Any, serving: Serving) -> None:
         serve.run_many([target], wait_for_applications_running=False)
     except Exception as error:
         raise DeployError(f"Serve did not take the application: {error}") from error
+
+
+def _pin_code() -> None:
+    """Ray drops uploaded code when the job that brought it ends; a later replica still needs it."""
+    environment = dict(ray.get_runtime_context().runtime_env)
+    for uri in (environment.get("working_dir"), *environment.get("py_modules", ())):
+        if uri and uri.startswith("gcs://"):
+            _pin_runtime_env_uri(uri, expiration_s=KEEP_CODE_S)
 
 
 def _wait(application: str, deployment: Deployment) -> None:
@@ -276,7 +314,8 @@ def _wait_gone(client: Any, application: str) -> None:
     while application in client.get_serve_details()["applications"]:
         if time.monotonic() > deadline:
             raise DeployError(
-                f"application {application!r} was not gone {REMOVE_TIMEOUT_S:g} s after its removal"
+                f"application {application!r} is being removed; after {REMOVE_TIMEOUT_S:g} s its replicas "
+                "still finish their requests; they get as long as deployment.drain says"
             )
         time.sleep(POLL_S)
 
@@ -284,11 +323,29 @@ def _wait_gone(client: Any, application: str) -> None:
 # --- what Ray and Serve know -------------------------------------------------------------------------
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Serve tells each of its steps on standard error, across whatever else is shown there."""
+    logger = logging.getLogger("ray.serve")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _client() -> Any:
     """Serve's own client, None while Serve is not running: the public API tells neither targets nor ids."""
     from ray.serve.context import _get_global_client
 
     return _get_global_client(raise_if_no_controller_running=False)
+
+
+def _identity(client: Any) -> bytes:
+    """Which Serve this is: the id of its controller."""
+    identity: str = client._controller._actor_id.hex()
+    return identity.encode()
 
 
 def _replicas(deployment: dict[str, Any]) -> Iterator[Replica]:
@@ -316,10 +373,16 @@ def _resources(options: dict[str, Any]) -> dict[str, float]:
 
 
 def _cluster_grows() -> bool:
-    from ray.autoscaler._private.constants import DEBUG_AUTOSCALING_STATUS
-    from ray.experimental.internal_kv import _internal_kv_get
+    """Whether something adds nodes. Ray's monitor reports on every cluster started by `ray start`; where it
+    only watches, it names each node's type after the node itself.
+    """
+    from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 
-    return bool(_internal_kv_get(DEBUG_AUTOSCALING_STATUS))
+    reported = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
+    if not reported:
+        return False
+    types = json.loads(reported).get("autoscaler_report", {}).get("active_nodes", {})
+    return not set(types) <= {f"node_{node['NodeID']}" for node in ray.nodes()}
 
 
 def _head_address() -> str:

@@ -32,6 +32,9 @@ JSON = b"application/json"
 EVENTS = b"text/event-stream; charset=utf-8"
 
 
+ERROR_EVENT = ApiError(500, "InternalServerError", "failed on demand (emulated.faults.error_event)")
+
+
 class CutStream(Exception):
     """A fault on demand: the answer ends in the middle, as if the process had died."""
 
@@ -93,7 +96,7 @@ class Api:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         given = dict(scope["headers"]).get(REQUEST_ID_HEADER)
         request_id = given.decode("latin-1") if given else uuid.uuid4().hex
-        headers = [self._replica, (REQUEST_ID_HEADER, request_id.encode("latin-1"))]
+        headers = [self._replica]  # Serve itself sends the request id back
         match scope["method"], path:
             case "POST", "/v1/chat/completions":
                 kind: Kind = "chat"
@@ -146,9 +149,13 @@ class Api:
         answer = Answer(ask, request_id, self._model)
         if not ask.stream:
             async with aclosing(self._engine.generate(ask.prompt_tokens, wanted)) as tokens:
-                async for number in tokens:
-                    if fault in ("cut_stream", "error_event") and number > wanted // 2:
-                        raise CutStream
+                async for _ in tokens:
+                    pass
+            if fault == "cut_stream":
+                raise CutStream
+            if fault == "error_event":
+                await _whole(send, 500, headers, ERROR_EVENT.body())
+                return
             await _whole(send, 200, headers, answer.whole(wanted, reason))
             return
         start = {"type": "http.response.start", "status": 200}
@@ -171,8 +178,7 @@ class Api:
                 if number > wanted // 2 and fault == "cut_stream":
                     raise CutStream
                 if number > wanted // 2 and fault == "error_event":
-                    error = "failed on demand (emulated.faults.error_event)"
-                    yield ApiError(500, "InternalServerError", error).event()
+                    yield ERROR_EVENT.event()
                     return
                 yield answer.chunk(number, reason if number == wanted else None)
         yield answer.end(wanted)

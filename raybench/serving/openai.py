@@ -40,6 +40,10 @@ WORDS = (
 DONE = b"data: [DONE]\n\n"
 
 
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
 class ApiError(Exception):
     """A refusal, with its HTTP status and the parameter at fault."""
 
@@ -49,7 +53,7 @@ class ApiError(Exception):
 
     def body(self) -> bytes:
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}
-        return json.dumps({"error": error}).encode()
+        return _json({"error": error})
 
     def event(self) -> bytes:
         """The same inside a stream."""
@@ -176,7 +180,10 @@ def _prompt_tokens(body: dict[str, Any]) -> int:
 def models(model: str, context_tokens: int, created: int) -> bytes:
     """The body of `/v1/models`."""
     card = {"id": model, "object": "model", "created": created, "owned_by": "raybench"}
-    return json.dumps({"object": "list", "data": [card | {"max_model_len": context_tokens}]}).encode()
+    return _json({"object": "list", "data": [card | {"max_model_len": context_tokens}]})
+
+
+_GOES_ON = b'"logprobs":null,"finish_reason":null}]}\n\n'
 
 
 def word(number: int) -> str:
@@ -197,11 +204,11 @@ class Answer:
             "model": model,
         }
         chunk_head = self._head | ({"object": "chat.completion.chunk"} if chat else {})
-        self._prefix = b"data: " + json.dumps(chunk_head)[:-1].encode() + b', "choices": ['
+        self._prefix = b"data: " + _json(chunk_head)[:-1] + b',"choices":['
 
     def role(self) -> bytes:
         """The first event of a chat: who speaks. It carries no token."""
-        return self._prefix + b'{"index": 0, "delta": {"role": "assistant", "content": ""}, ' + _GOES_ON
+        return self._prefix + b'{"index":0,"delta":{"role":"assistant","content":""},' + _GOES_ON
 
     def chunk(self, number: int, finish_reason: str | None) -> bytes:
         """The event of token `number`; with the reason, if it is the last."""
@@ -211,8 +218,7 @@ class Answer:
         """What follows the last token: usage where it was asked for, and the end mark."""
         if not self._ask.include_usage:
             return DONE
-        usage = json.dumps(self._usage(output_tokens)).encode()
-        return self._prefix + b'], "usage": ' + usage + b"}\n\n" + DONE
+        return self._prefix + b'],"usage":' + _json(self._usage(output_tokens)) + b"}\n\n" + DONE
 
     def whole(self, output_tokens: int, finish_reason: str) -> bytes:
         """The answer to a request that does not stream."""
@@ -220,7 +226,7 @@ class Answer:
         said: dict[str, Any] = {"message": {"role": "assistant", "content": text}}
         choice = {"index": 0} | (said if self._ask.kind == "chat" else {"text": text})
         choice |= {"logprobs": None, "finish_reason": finish_reason}
-        return json.dumps(self._head | {"choices": [choice], "usage": self._usage(output_tokens)}).encode()
+        return _json(self._head | {"choices": [choice], "usage": self._usage(output_tokens)})
 
     def _usage(self, output_tokens: int) -> dict[str, int]:
         prompt = self._ask.prompt_tokens
@@ -228,11 +234,8 @@ class Answer:
         return {"prompt_tokens": prompt, "total_tokens": total, "completion_tokens": output_tokens}
 
 
-_GOES_ON = b'"logprobs": null, "finish_reason": null}]}\n\n'
-
-
 @cache
 def _choice(kind: Kind, number: int, finish_reason: str | None) -> bytes:
     said = {"delta": {"content": word(number)}} if kind == "chat" else {"text": word(number)}
     choice = {"index": 0} | said | {"logprobs": None, "finish_reason": finish_reason}
-    return json.dumps(choice).encode() + b"]}\n\n"
+    return _json(choice) + b"]}\n\n"
