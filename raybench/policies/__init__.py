@@ -11,14 +11,35 @@ import inspect
 from typing import TYPE_CHECKING, Any, cast
 
 from raybench.policies.base import Decision, Observation, Policy
+from raybench.policies.fixed import Fixed
+from raybench.policies.hpa import Hpa
+from raybench.policies.knative import Knative
 from raybench.policies.queue_depth import QueueDepth
+from raybench.policies.target_ongoing import TargetOngoing
 
 if TYPE_CHECKING:
     from raybench.scenario.models import Autoscaling
 
-__all__ = ["POLICIES", "Decision", "Observation", "Policy", "QueueDepth", "make"]
+__all__ = [
+    "POLICIES",
+    "Decision",
+    "Fixed",
+    "Hpa",
+    "Knative",
+    "Observation",
+    "Policy",
+    "QueueDepth",
+    "TargetOngoing",
+    "make",
+]
 
-POLICIES: dict[str, type[Any]] = {QueueDepth.name: QueueDepth}
+POLICIES: dict[str, type[Any]] = {
+    QueueDepth.name: QueueDepth,
+    TargetOngoing.name: TargetOngoing,
+    Hpa.name: Hpa,
+    Knative.name: Knative,
+    Fixed.name: Fixed,
+}
 
 
 def make(name: str, autoscaling: Autoscaling) -> Policy:
