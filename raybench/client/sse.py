@@ -28,8 +28,8 @@ from raybench.schema import Outcome
 MAX_EVENT = 8 * 2**20
 """Bytes of one event. Nothing a language model says in one event is near it."""
 
-# The inside of a JSON string, as json reads it with strict=False.
-_TEXT = re.compile(rb'(?:[^"\\]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))+').fullmatch
+# The inside of a JSON string, as json reads it with strict=False; no line feed can be in a line.
+_TEXT = re.compile(rb'(?:[^"\\\n]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))+').fullmatch
 _KEY = re.compile(rb'"(?:content|text|reasoning_content|reasoning)"[ \t]*:[ \t]*"')
 
 
@@ -79,10 +79,9 @@ class EventReader:
             if data.endswith(b"\r"):  # a line feed may follow in the next read
                 data, held = data[:-1], b"\r"
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        end = data.rfind(b"\n\n") + 2
+        end = data.rfind(b"\n\n")
+        end = end + 2 if end >= 0 else 0
         if end != len(data) or held:
-            if end == 1:  # not one complete event
-                end = 0
             rest = data[end:] + held
             self.pending.append(rest)
             self._grown(len(rest))
@@ -129,6 +128,8 @@ class EventReader:
                     continue
                 runs = False  # one text with an escape in it spoils the run: look at each event
             stop = data.find(b"\n\n", at) + 2
+            if stop < at:  # one line feed is left of three: an empty line
+                return
             event = data[at:stop]
             at = stop
             suffix = self.suffix
