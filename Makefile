@@ -7,7 +7,7 @@ STAMP   = $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test lint types format clean install
+.PHONY: demo demo-vllm test lint types format clean install
 
 install: $(STAMP)
 
@@ -17,6 +17,10 @@ $(STAMP): pyproject.toml tools/install.sh
 
 demo: $(STAMP)  ## run the main job on the emulated engine and leave a report under outputs/
 	$(BIN)/python -m raybench run scenarios/demo.yaml
+
+demo-vllm: $(STAMP)  ## the same with the real engine: vLLM on the CPU with a tiny Llama made on the spot
+	$(BIN)/python tools/tiny_llama.py outputs/tiny-llama
+	$(BIN)/python -m raybench run scenarios/tiny-llama-cpu.yaml
 
 test: $(STAMP)  ## everything, including the real vLLM engine where its CPU wheel can be had
 	$(BIN)/python -m pytest

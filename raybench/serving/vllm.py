@@ -101,7 +101,7 @@ class VllmReplica:
         return self.gauge.numbers()
 
     def describe(self) -> dict[str, Any]:
-        return describe(self.engine, self.arguments) | {"replica": self.name}
+        return describe(self.engine, self.arguments)
 
     def __del__(self) -> None:
         if engine := getattr(self, "engine", None):
@@ -109,13 +109,16 @@ class VllmReplica:
 
 
 def descriptions(application: str) -> list[dict[str, Any]]:
-    """What the replicas of an application, running or gone, said of themselves when they were ready.
+    """What the replicas of an application, running or gone, said of themselves when they were ready: one
+    description for all that said the same, with their ids under `replicas`.
 
     Reads Ray's key-value store, so asking neither counts as load nor keeps a replica from going.
     """
-    keys = internal_kv._internal_kv_list(f"{application}/".encode(), namespace=_NAMESPACE)
-    values = [internal_kv._internal_kv_get(key, namespace=_NAMESPACE) for key in sorted(keys)]
-    return [json.loads(value) for value in values if value]
+    alike: dict[bytes, list[str]] = {}
+    for key in sorted(internal_kv._internal_kv_list(f"{application}/".encode(), namespace=_NAMESPACE)):
+        if said := internal_kv._internal_kv_get(key, namespace=_NAMESPACE):
+            alike.setdefault(said, []).append(key.decode().removeprefix(f"{application}/"))
+    return [json.loads(said) | {"replicas": replicas} for said, replicas in alike.items()]
 
 
 def forget(application: str) -> None:

@@ -113,14 +113,11 @@ def describe(engine: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     return {
         "engine": "vllm",
         "version": vllm.__version__,
-        "model": arguments["served_model_name"][0],
-        "weights": arguments["model"],
         "device": device(config.device_config.device_type),
         "dtype": str(config.model_config.dtype).removeprefix("torch."),
-        "max_model_len": config.model_config.max_model_len,
-        "max_num_seqs": config.scheduler_config.max_num_seqs,
+        "context_tokens": config.model_config.max_model_len,
         "kv_cache_tokens": blocks * config.cache_config.block_size if blocks else None,
-        "engine_args": arguments,
+        "engine_args": {key: value for key, value in arguments.items() if key != "served_model_name"},
     }
 
 
