@@ -140,6 +140,35 @@ objectives: {ttft_p99: 2, sucess_rate: 99%, success_rate: 99.9, e2e_p100: 3s}
         ("max_tokens: 8", "max_tokens: 0", "more than 0"),
         ("max_tokens: 8", "max_tokens: 8, top_p: 1.5", "at most 1"),
         ("load:\n", "load:\n  warmup: 6s\n  cooldown: 4s\n", "shorter than the load, 10s"),
+        ("prompt: Hello.", "prompt: Hello., body: {a: 1}", "prompts have one source"),
+        ("prompt: Hello.", "prompt: Hello., path: /x", "goes with api raw"),
+        ("prompt: Hello.", "prompt: Hello., distinct: 3", "goes with input_tokens"),
+        ("prompt: Hello.", "prompt: Hello., order: random", "goes with prompts"),
+        ("prompt: Hello.", "prompt: Hello., output_tokens: 5", "not both"),
+        ("prompt: Hello.", "prompt: Hello., conversation: {}", "conversation.turns: value missing: required"),
+        ("prompt: Hello.", "input_tokens: 0", "more than 0"),
+        (
+            "prompt: Hello.",
+            "input_tokens: {distribution: normal, mean: 5}",
+            "stddev: value missing",
+        ),
+        (
+            "prompt: Hello.",
+            "input_tokens: {distribution: uniform, min: 5, max: 4}",
+            "at most max, which",
+        ),
+        ("prompt: Hello.", "input_tokens: {distribution: unifrom, min: 5, max: 4}", "did you mean uniform?"),
+        ("prompt: Hello.", "input_tokens: {distribution: empirical, file: x.csv}", "there is no such file"),
+        ("load:\n", "load:\n  think_time: 3s\n", "goes with concurrency"),
+        ("load:\n", "load:\n  max_in_flight: 0\n", "more than 0"),
+        (", arrival: {process: constant, interval: 1s}", "", "arrival: value missing: required, such as"),
+        ("duration: 10s,", "duration: 10s, requests: 5,", "goes with concurrency"),
+        ("constant, interval: 1s", "ramp, start: 0/s, end: 0/s", "should be more than 0 where start is 0"),
+        ("constant, interval: 1s", "sine, mean: 1/s, amplitude: 2/s, period: 5s", "at most mean"),
+        ("constant, interval: 1s", "steps, rates: [], each: 5s", "at least one entry"),
+        ("constant, interval: 1s", "steps, rates: [5], each: 5s", "5/s"),
+        ("constant, interval: 1s", "steps, rates: [1/s], each: 1us", "at least 0.001"),
+        ("constant, interval: 1s", "bursts, size: 3, every: 5s, within: 6s", "at most every"),
         ("name: small", "name: 3", "should be text"),
         ("name: small", "name: small\nname: large", "given twice"),
     ],
@@ -188,6 +217,26 @@ def test_anchors_and_merge_keys_work(tmp_path: Path) -> None:
     assert [stage.duration for stage in load(write(tmp_path, text)).load.stages] == [10.0, 5.0]
 
 
+def test_what_does_not_fit_a_closed_loop(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, GOOD.replace("load:\n", "load:\n  concurrency: 3\n  max_in_flight: 3\n"))
+    assert [line.split(": value")[0] for line in found] == [
+        "4: load.concurrency",
+        "7: load.stages[0].arrival",
+        "7: load.stages[0].requests",
+    ]
+
+
+def test_a_policy_and_a_preset_that_nobody_knows(tmp_path: Path) -> None:
+    deployment = "deployment: {model: m, autoscaling: {policy: queue_dept}, emulated: {preset: dem}}\n"
+    found = mistakes(tmp_path, GOOD.replace(GOOD.splitlines()[1] + "\n", deployment))
+    assert [line.split(": value")[0] for line in found] == [
+        "2: deployment.autoscaling.policy",
+        "2: deployment.emulated.preset",
+    ]
+    assert "did you mean queue_depth?" in found[0]
+    assert "did you mean demo?" in found[1]
+
+
 def test_overrides(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     scenario = load(path, {"seed": 9, "load.stages.0.duration": "3s", "objectives.ttft_p99": "1s"})
@@ -217,7 +266,7 @@ def test_data_files_are_relative_to_the_scenario(tmp_path: Path, monkeypatch: py
         ("p.jsonl", b'{"text": "a"}\n', "row 1 has no 'prompt'"),
         ("p.jsonl", b'{"prompt": "a"}\n{"prompt": null}\n', "row 2 has no 'prompt'"),
         ("p.jsonl", b'{"prompt": "a", "max_tokens": 0}\n', "at least 1"),
-        ("p.jsonl", b'{"prompt": {"a": 1}}\n', "column 'prompt'"),
+        ("p.jsonl", b'{"prompt": {"a": 1}}\n', "text or a list of messages"),
         ("p.jsonl", b"", "has no rows"),
         ("p.csv", b"text\na\n", "has no column 'prompt'; its columns are text"),
         ("p.parquet", b"not parquet", "cannot be read"),

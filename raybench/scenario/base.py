@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
+
+BASE_DIR = "base_dir"
+"""Key of the validation context: the directory that data files are named relative to."""
 
 
 class Mistake(NamedTuple):
@@ -31,3 +35,12 @@ class Model(BaseModel):
             text = "; ".join(f"{'.'.join(map(str, m.key))}: {m.right}" for m in found)
             raise PydanticCustomError("mistakes", "{text}", {"text": text, "mistakes": found})
         return self
+
+
+def _resolve(name: str, info: ValidationInfo) -> str:
+    context: dict[str, Any] = info.context or {}
+    return str((Path(context[BASE_DIR]) / name).resolve()) if BASE_DIR in context else name
+
+
+DataFile = Annotated[str, AfterValidator(_resolve)]
+"""Path of a data file: in YAML relative to the scenario, in a loaded scenario absolute."""

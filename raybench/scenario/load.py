@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from raybench.scenario import yamltree
+from raybench.scenario.base import BASE_DIR
 from raybench.scenario.models import Scenario
 from raybench.scenario.units import WRITTEN
-from raybench.scenario.words import right_for, shown
+from raybench.scenario.words import nearest, right_for, shown
 
 Place = tuple[str | int, ...]
 
 _LARGEST_FILE = 10 * 2**20
 
 
-class ScenarioError(Exception):
+class ScenarioError(ValueError):
     """What is wrong with a scenario. `str()` is all of it, one mistake a line:
     `file:line: key.path: value …: what would be right`.
     """
@@ -59,11 +60,10 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Scenar
         if not _put(data, place, value):
             raise ScenarioError(f"override: {key}: value {shown(value)}: no such place in {path}")
         given.add(place)
-    _resolve_paths(data, path.parent)
 
-    scenario, found = _validate(data)
+    scenario, found = _validate(data, path.parent)
     if scenario is not None and not mistakes:
-        found = list(_data_files(scenario))
+        found = list(_beyond(scenario))
     mistakes += [(_line(lines, f.place), f) for f in found]
     if mistakes or scenario is None:
         mistakes.sort(key=lambda m: m[0])
@@ -104,7 +104,7 @@ def _put(data: Any, place: Place, value: Any) -> bool:
 # --- validation ---------------------------------------------------------------------------------------
 
 
-def _validate(data: Any) -> tuple[Scenario | None, list[_Found]]:
+def _validate(data: Any, base: Path) -> tuple[Scenario | None, list[_Found]]:
     """The scenario, or everything wrong with the data.
 
     Checks of combinations only run on a mapping whose own values are right. So what was found wrong is
@@ -115,7 +115,7 @@ def _validate(data: Any) -> tuple[Scenario | None, list[_Found]]:
     rest = deepcopy(data)
     for again in range(20):
         try:
-            scenario = Scenario.model_validate(rest, context={WRITTEN: True})
+            scenario = Scenario.model_validate(rest, context={WRITTEN: True, BASE_DIR: str(base)})
             return (None if again else scenario), list(found.values())
         except ValidationError as error:
             new = _translate(error, data)
@@ -205,33 +205,23 @@ def _written(path: Path, line: int, found: _Found, given: set[Place]) -> str:
     return f"{where}: {key or 'scenario'}: value {found.value}: {found.right}"
 
 
-# --- data files ---------------------------------------------------------------------------------------
+# --- what only other rooms know -----------------------------------------------------------------------
 
 
-def _file_keys(data: Any) -> Iterator[tuple[Place, str]]:
-    """Every place in a scenario that names a data file."""
-    load = data.get("load") if isinstance(data, dict) else None
-    request = load.get("request") if isinstance(load, dict) else None
-    if isinstance(request, dict) and isinstance(request.get("prompts"), str):
-        yield ("load", "request", "prompts"), request["prompts"]
+def _beyond(scenario: Scenario) -> Iterator[_Found]:
+    """Names that other modules know, and data files: each is read once, as the run will read it."""
+    from raybench.engine_model import PRESETS  # these three read the models, so they come late
+    from raybench.policies import POLICIES
+    from raybench.workload.check import bad_files
 
-
-def _resolve_paths(data: Any, base: Path) -> None:
-    """Relative to the scenario, not to where the command was typed."""
-    for place, name in list(_file_keys(data)):
-        _put(data, place, str((base / name).resolve()))
-
-
-def _data_files(scenario: Scenario) -> Iterator[_Found]:
-    """Read each data file as the run will, and yield what is wrong with it."""
-    from raybench.workload import files  # above the models, which it reads
-
-    checks: list[tuple[Place, str, Callable[[], object]]] = []
-    request = scenario.load.request
-    if request.prompts is not None:
-        checks.append((("load", "request", "prompts"), request.prompts, lambda: files.prompts(scenario.load)))
-    for place, value, check in checks:
-        try:
-            check()
-        except files.DataFileError as error:
-            yield _Found(place, value, str(error))
+    deployment = scenario.deployment
+    if deployment is not None:
+        policy, preset = deployment.autoscaling.policy, deployment.emulated.preset
+        if ":" not in policy and policy not in POLICIES:
+            right = f"no such policy; {nearest(policy, list(POLICIES))}; your own is named module:Class"
+            yield _Found(("deployment", "autoscaling", "policy"), shown(policy), right)
+        if preset not in PRESETS:
+            right = f"no such preset; {nearest(preset, list(PRESETS))}"
+            yield _Found(("deployment", "emulated", "preset"), shown(preset), right)
+    for place, value, right in bad_files(scenario):
+        yield _Found(place, shown(value), right)

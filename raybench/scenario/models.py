@@ -8,11 +8,11 @@ requests per second: the units are in the types, the YAML says `60s`, `15Gi`, `1
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from raybench.scenario.arrivals import Arrival, Constant, Gamma, Poisson
+from raybench.scenario.arrivals import Arrival, Constant, Gamma, Poisson, Trace
 from raybench.scenario.base import Mistake, Model
 from raybench.scenario.deployment import (
     Autoscaling,
@@ -25,7 +25,9 @@ from raybench.scenario.deployment import (
     Serving,
     Target,
 )
+from raybench.scenario.distributions import Pause
 from raybench.scenario.objectives import Bounds, Limit, Objectives
+from raybench.scenario.request import Request
 from raybench.scenario.units import PositiveSeconds, Seconds
 
 __all__ = [
@@ -58,30 +60,29 @@ MOST_PLANNED = 50_000_000
 
 
 class Stage(Model):
-    """A stretch of load with one arrival process. Stages follow one another without a gap."""
+    """A stretch of load with one arrival process. Stages follow one another without a gap.
+
+    In a closed loop there is one stage with `requests` instead of an arrival process, and its duration is
+    the longest it may last.
+    """
 
     duration: PositiveSeconds
-    arrival: Arrival
+    arrival: Arrival | None = None
+    requests: PositiveInt | None = None
 
-
-class Request(Model):
-    prompt: str | None = None
-    prompts: str | None = None  # path of a data file, relative to the scenario
-    max_tokens: PositiveInt | None = None
-    temperature: Annotated[float, Field(ge=0)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    timeout: PositiveSeconds = 300
-    stream: bool = True
-    extra: dict[str, Any] = Field(default_factory=dict)  # further keys of the request body, sent as they are
+    @property
+    def process(self) -> str:
+        return self.arrival.process if self.arrival is not None else "closed loop"
 
     def mistakes(self) -> Iterator[Mistake]:
-        if self.prompt is None and self.prompts is None:
-            yield Mistake(("prompt",), "required: a prompt, or a data file of prompts")
-        if self.prompt is not None and self.prompts is not None:
-            yield Mistake(("prompts",), "give a prompt or a data file of prompts, not both")
-        for key in ("model", "messages", "prompt", "stream", "stream_options", "max_tokens"):
-            if key in self.extra:
-                yield Mistake(("extra", key), "is set by raybench itself; leave it out here")
+        every = {"each": getattr(self.arrival, "each", None), "every": getattr(self.arrival, "every", None)}
+        for key, period in every.items():
+            if period is not None and self.duration / period > 1e6:
+                yield Mistake(("arrival", key), "should be at least a millionth of the stage's duration")
+
+    def expected(self) -> float | None:
+        """Requests (or conversations) planned on average; null where only a data file can say."""
+        return self.requests if self.arrival is None else self.arrival.expected(self.duration)
 
 
 class Settle(Model):
@@ -90,10 +91,13 @@ class Settle(Model):
 
 
 class Load(Model):
-    api: Literal["chat", "completions"] = "chat"
+    api: Literal["chat", "completions", "raw"] = "chat"
     stages: Annotated[list[Stage], Field(min_length=1)]
-    request: Request
-    generators: PositiveInt | Literal["auto"] = "auto"
+    request: Request = Request()
+    generators: Annotated[int, Field(gt=0, le=1024)] | Literal["auto"] = "auto"
+    max_in_flight: PositiveInt | None = None  # capped client: over all generators
+    concurrency: PositiveInt | None = None  # closed loop: callers, over all generators
+    think_time: Pause | None = None  # closed loop: of a caller, between an answer and the next request
     warmup: Seconds = 0
     cooldown: Seconds = 0
     settle: Settle | None = None
@@ -109,13 +113,52 @@ class Load(Model):
         if self.warmup + self.cooldown >= total:
             key = "warmup" if self.warmup >= self.cooldown else "cooldown"
             yield Mistake((key,), f"warmup and cooldown together should be shorter than the load, {total:g}s")
-        planned = sum(stage.arrival.expected(stage.duration) for stage in self.stages)
+        planned = sum(stage.expected() or 0 for stage in self.stages)
         if planned > MOST_PLANNED:
             yield Mistake(
                 ("stages",),
                 f"about {planned:,.0f} requests are planned; at most {MOST_PLANNED:,} fit one schedule: "
                 "lower the rates or shorten the stages",
             )
+        yield from self._kind_mistakes()
+        raw = self.api == "raw"
+        for mistake in self.request.raw_mistakes() if raw else self.request.openai_mistakes(self.api):
+            yield Mistake(("request", *mistake.key), mistake.right)
+        for number, stage in enumerate(self.stages):
+            traced = isinstance(stage.arrival, Trace) and stage.arrival.lengths
+            if traced and raw:
+                yield Mistake(("stages", number, "arrival", "lengths"), "should be false with api raw")
+            if not traced and not self.request.sources:
+                yield Mistake(
+                    ("request", "body" if raw else "prompt"),
+                    "required: a body, or a data file of bodies as prompts"
+                    if raw
+                    else "required: a prompt, a data file of prompts, or input_tokens for synthetic ones",
+                )
+                break
+
+    def _kind_mistakes(self) -> Iterator[Mistake]:
+        """What does not fit the kind of load: open loop, capped client or closed loop."""
+        closed = self.concurrency is not None
+        if closed and self.max_in_flight is not None:
+            yield Mistake(
+                ("concurrency",),
+                "give max_in_flight (requests keep their instants) or concurrency (they have none), not both",
+            )
+        if not closed and self.think_time is not None:
+            yield Mistake(("think_time",), "goes with concurrency; between turns: request.conversation")
+        if closed and len(self.stages) > 1:
+            yield Mistake(("stages",), "a closed loop has one stage: its requests have an order, no instants")
+        for number, stage in enumerate(self.stages):
+            at: tuple[str, int] = ("stages", number)
+            if closed and stage.arrival is not None:
+                yield Mistake((*at, "arrival"), "leave it out: in a closed loop, answers bring requests")
+            if closed and stage.requests is None:
+                yield Mistake((*at, "requests"), "required in a closed loop: how many, such as 1000")
+            if not closed and stage.arrival is None:
+                yield Mistake((*at, "arrival"), "required, such as {process: poisson, rate: 10/s}")
+            if not closed and stage.requests is not None:
+                yield Mistake((*at, "requests"), "goes with concurrency; here the arrival process decides")
 
 
 class Scenario(Model):

@@ -1,7 +1,17 @@
 """The schedule: every planned request and its instant, made before the run. Pure functions of a scenario."""
 
-from raybench.schedule.build import build, duration_ns, load_kind, phases
+from raybench.schedule.build import build, duration_ns, load_kind, phases, planned_ns
 from raybench.schedule.processes import offsets_ns
 from raybench.schedule.table import DIGEST_VERSION, digest, part
 
-__all__ = ["DIGEST_VERSION", "build", "digest", "duration_ns", "load_kind", "offsets_ns", "part", "phases"]
+__all__ = [
+    "DIGEST_VERSION",
+    "build",
+    "digest",
+    "duration_ns",
+    "load_kind",
+    "offsets_ns",
+    "part",
+    "phases",
+    "planned_ns",
+]

@@ -23,11 +23,13 @@ def sparkline(values: list[float]) -> str:
 
 
 def _lines(summary: Summary, parts: list[int]) -> Iterator[str]:
-    yield f"{summary.name}: {summary.planned:,} requests in {duration(summary.duration_s)}, {summary.kind}"
+    turns = f", {summary.later_turns:,} of them later turns of conversations" if summary.later_turns else ""
+    length = duration(summary.duration_s)
+    yield f"{summary.name}: {summary.planned:,} requests in {length}, {summary.kind}{turns}"
     yield f"schedule {summary.sha256}, seed {summary.seed}"
     yield ""
     yield (
-        f"{'stage':>5}  {'process':<9}{'start':>8}{'length':>8}{'planned':>9}{'expected':>10}"
+        f"{'stage':>5}  {'process':<12}{'start':>8}{'length':>8}{'planned':>9}{'expected':>10}"
         f"{'rate':>10}{'gap mean':>11}{'CV':>6}{'min':>10}{'max':>10}"
     )
     for number, stage in enumerate(summary.stages):
@@ -37,10 +39,11 @@ def _lines(summary: Summary, parts: list[int]) -> Iterator[str]:
             if gaps
             else f"{'–':>11}{'–':>6}{'–':>10}{'–':>10}"
         )
+        per_s = "–" if stage.rate_per_s is None else rate(stage.rate_per_s)
         expected = "–" if stage.expected is None else f"{stage.expected:,.1f}"
         yield (
-            f"{number:>5}  {stage.process:<9}{duration(stage.start_s):>8}{duration(stage.duration_s):>8}"
-            f"{stage.planned:>9,}{expected:>10}{rate(stage.rate_per_s):>10}{shown}"
+            f"{number:>5}  {stage.process:<12}{duration(stage.start_s):>8}{duration(stage.duration_s):>8}"
+            f"{stage.planned:>9,}{expected:>10}{per_s:>10}{shown}"
         )
     if summary.rate_bins_per_s:
         top = max(summary.rate_bins_per_s)
