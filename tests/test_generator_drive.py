@@ -236,11 +236,16 @@ def test_stopping_accounts_for_every_row(hostile: HostileServer, kind: LoadKind,
     slice = make_slice(hostile.url("never_answers"), table, load_kind=kind, max_in_flight=3, concurrency=3)
     memory = Memory()
     driven = Drive(slice, memory)
-    timer = threading.Timer(0.15, driven.stop, kwargs={"hard": hard})
-    timer.start()
-    begun = time.monotonic()
+
+    def stop_when_sending() -> None:
+        while not driven.progress().sent:
+            time.sleep(0.01)
+        driven.stop(hard)
+
+    stopper = threading.Thread(target=stop_when_sending)
+    stopper.start()
     progress = driven.run(time.monotonic_ns())
-    assert time.monotonic() - begun < 5
+    stopper.join()
     assert progress.accounted == 1000 and progress.in_flight == 0
     assert progress.outcomes[Outcome.CANCELLED] == progress.sent > 0
     assert Counter(row[Requests.outcome] for row in memory.rows()) == progress.outcomes
