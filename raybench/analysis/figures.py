@@ -38,7 +38,7 @@ class Header:
 class Selected:
     """Which rows the figures below are about."""
 
-    window_s: tuple[float, float] | None
+    window_s: tuple[float, float | None] | None  # None as its end: open
     phase: str | None  # None: all phases
     phase_is_default: bool
     rows: int

@@ -177,7 +177,8 @@ def _parts(codes: NDArray[np.int32], wanted: Sequence[int]) -> Iterator[tuple[in
     ordered = codes[order]
     for code in wanted:
         low, high = np.searchsorted(ordered, [code, code + 1])
-        yield code, order[low:high]
+        if high > low:  # a dictionary column names phases that no row has
+            yield code, order[low:high]
 
 
 def _grouping(

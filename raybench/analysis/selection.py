@@ -9,6 +9,9 @@ from typing import Any
 from raybench.analysis.question import PhaseFilter, Question
 from raybench.schema import Phase
 
+_FAR_S = 9e9
+"""Nearly three centuries, which still fits int64 nanoseconds: where a window is open."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -31,7 +34,8 @@ class Selection:
         planned_s = sum(float(stage.get("duration") or 0) for stage in load.get("stages") or [])
         window = None
         if question.window is not None:
-            window = (round(question.window[0] * 1e9), round(question.window[1] * 1e9))
+            start, end = question.window
+            window = (round(max(start, -_FAR_S) * 1e9), round(min(end, _FAR_S) * 1e9))
         phase = None
         is_default = question.phase is PhaseFilter.AUTO
         if not is_default and question.phase is not PhaseFilter.ALL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,7 +42,7 @@ def summarise(source: Source, question: Question | None = None) -> Summary:
     anchor = Anchor.SENT if closed else question.anchor or Anchor.SCHEDULED
     data = collect(source, question)
     tally = data.tally
-    selected = _selected(manifest, data)
+    selected = _selected(manifest, question, data)
     accounting = _accounting(manifest, tally)
     percents = list(dict.fromkeys([*question.percentiles, *(o.percent for o in objectives if o.percent)]))
     latencies = latency.latencies(data, percents, manifest, scheduled=not closed)
@@ -98,20 +99,28 @@ def _header(source: Source) -> Header:
     )
 
 
-def _selected(manifest: Manifest, data: Collected) -> Selected:
+def _seen_s(tally: Tally) -> float | None:
+    return None if tally.from_ns is None or tally.to_ns is None else (tally.to_ns - tally.from_ns) / 1e9
+
+
+def _selected(manifest: Manifest, question: Question, data: Collected) -> Selected:
     selection, tally = data.selection, data.tally
     span: float | None
-    if selection.window_ns is not None:
-        span, meaning = (selection.window_ns[1] - selection.window_ns[0]) / 1e9, "length of the window"
+    window: tuple[float, float | None] | None = None
+    if question.window is not None:
+        start, end = question.window
+        if math.isinf(end):
+            window, span, meaning = (start, None), _seen_s(tally), "first planned to last done in the window"
+        else:
+            window, span, meaning = (start, end), end - start, "length of the window"
     elif selection.phase is not None:
-        span = None if tally.from_ns is None or tally.to_ns is None else (tally.to_ns - tally.from_ns) / 1e9
-        meaning = "first planned to last done of these requests"
+        span, meaning = _seen_s(tally), "first planned to last done of these requests"
     elif manifest.load_total_s is not None:
         span, meaning = manifest.load_total_s, "t0 to the last request accounted for"
     else:
         span, meaning = (tally.last_ns / 1e9 if tally.last_ns else None), "t0 to the last instant on record"
     return Selected(
-        window_s=None if selection.window_ns is None else tuple(t / 1e9 for t in selection.window_ns),  # type: ignore[arg-type]
+        window_s=window,
         phase=None if selection.phase is None else str(selection.phase),
         phase_is_default=selection.phase_is_default,
         rows=data.rows.n,

@@ -125,7 +125,7 @@ def _window(text: str) -> tuple[float, float]:
     if not colon:
         raise ValueError(f"--window {text}: two times with a colon are right, such as 10s:50s, 5m: or :1h")
     return (
-        _seconds("--window", start) if start.strip() else float("-inf"),
+        _seconds("--window", start) if start.strip() else 0.0,
         _seconds("--window", end) if end.strip() else float("inf"),
     )
 

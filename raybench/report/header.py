@@ -8,7 +8,7 @@ from typing import Any
 
 from raybench.analysis.figures import Header, Summary
 from raybench.report.blocks import Lines, Pairs, Section
-from raybench.report.units import duration, number
+from raybench.report.units import binary_bytes, duration, number
 from raybench.schema import LoadKind
 
 
@@ -78,18 +78,25 @@ def _deployment(h: Header) -> list[tuple[str, str]]:
     rows = []
     scaling, replica = deployment.get("autoscaling") or {}, deployment.get("replica") or {}
     if replica:
-        rows.append(
-            ("replica", _plain({**replica, "slots": deployment.get("slots_per_replica")}).strip("()"))
-        )
+        memory = replica.get("memory")
+        shown = {**replica, "memory": binary_bytes(memory) if isinstance(memory, int) else memory}
+        rows.append(("replica", _plain({**shown, "slots": deployment.get("slots_per_replica")}).strip("()")))
     if scaling:
-        text = (
-            f"{scaling.get('min_replicas')} to {scaling.get('max_replicas')} replicas by "
-            f"{str(scaling.get('policy')).replace('_', ' ')}: up at {scaling.get('scale_up_queue_depth')}, "
-            f"down at {scaling.get('scale_down_queue_depth')}, "
-            f"window {duration(scaling.get('autoscaling_window'))}"
-        )
-        rows.append(("autoscaling", text))
+        rows.append(("autoscaling", _autoscaling(scaling)))
     return rows
+
+
+def _autoscaling(settings: Mapping[str, Any]) -> str:
+    """The limits and the policy, then every setting by its own name; those that are off are left out."""
+    limits = ("min_replicas", "max_replicas", "policy")
+    rest = []
+    for key, v in settings.items():
+        if key not in limits and v is not None and v is not False and isinstance(v, int | float | str):
+            is_time = key.endswith("window") and not isinstance(v, str)
+            rest.append(f"{key.replace('_', ' ')} {duration(v) if is_time else _plain(v)}")
+    policy = str(settings.get("policy")).replace("_", " ")
+    who = f"{settings.get('min_replicas')} to {settings.get('max_replicas')} replicas by {policy}"
+    return ": ".join([who, ", ".join(rest)] if rest else [who])
 
 
 def _load(h: Header) -> str:
@@ -146,7 +153,8 @@ def _rows(summary: Summary) -> str:
     s = summary.selected
     where = []
     if s.window_s is not None:
-        where.append(f"window {s.window_s[0]:g} s to {s.window_s[1]:g} s")
+        until = "on" if s.window_s[1] is None else f"to {s.window_s[1]:g} s"
+        where.append(f"window from {s.window_s[0]:g} s {until}")
     if s.phase is not None:
         default = "; the default, as the scenario has a warm-up or cool-down" if s.phase_is_default else ""
         where.append(f"phase {s.phase} only{default}")

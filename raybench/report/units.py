@@ -28,6 +28,8 @@ def duration(seconds: float | None, finest_s: float = 0.0) -> str:
 
 def bound(seconds: float) -> str:
     """A censored time as stated: `> 300 s`. Rounded down, since the true one is larger."""
+    if seconds <= 0:
+        return "> 0 s"
     size, unit = next(((s, u) for s, u in _UNITS if seconds >= s), _UNITS[-1])
     value = seconds / size
     step = 10.0 ** (len(str(int(value))) - 3)
