@@ -177,8 +177,9 @@ def test_rows_still_waiting_when_the_load_ends_are_not_sent(hostile: HostileServ
     url = hostile.url("never_answers")
     progress, memory = drive(
         make_slice(
-            url, table, load_kind=LoadKind.CAPPED, max_in_flight=2, load_end_ns=100 * MS, timeout_s=0.25
-        )
+            url, table, load_kind=LoadKind.CAPPED, max_in_flight=2, load_end_ns=400 * MS, timeout_s=0.6
+        ),
+        lead_ms=200,
     )
     assert progress.outcomes == {Outcome.TIMEOUT: 2, Outcome.NOT_SENT: 8}
     for row in memory.rows()[2:]:
