@@ -41,7 +41,7 @@ def test_a_good_one(tmp_path: Path) -> None:
     scenario = load(write(tmp_path, GOOD))
     assert scenario.load.stages[0].duration == 10.0
     assert scenario.target is not None
-    assert scenario.target.urls == ("http://127.0.0.1:8000",)
+    assert scenario.target.url == "http://127.0.0.1:8000/v1/"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
@@ -129,6 +129,8 @@ objectives: {ttft_p99: 2, sucess_rate: 99%, success_rate: 99.9, e2e_p100: 3s}
         ("http://127.0.0.1:8000", "127.0.0.1:8000", "http://"),
         ("http://127.0.0.1:8000", "http://127.0.0.1:80000", "not a URL"),
         ("model: m}", "model: m, headers: {Authorization: Bearer x}}", "secrets do not belong"),
+        ("model: m}", "model: m, headers: {Connection: close}}", "set by the client itself"),
+        ("model: m}", "model: m, headers: {a b: c}}", "not a valid HTTP header"),
         ("model: m}", "model: m, api_key_env: sk-1-2}", "name of an environment variable"),
         ("    - {duration: 10s, arrival: {process: constant, interval: 1s}}", "    []", "at least one entry"),
         ("interval: 1s", "interval: 1s, rat: 3/s", "did you mean rate?"),
@@ -161,6 +163,7 @@ objectives: {ttft_p99: 2, sucess_rate: 99%, success_rate: 99.9, e2e_p100: 3s}
         ("prompt: Hello.", "input_tokens: {distribution: empirical, file: x.csv}", "there is no such file"),
         ("load:\n", "load:\n  think_time: 3s\n", "goes with concurrency"),
         ("load:\n", "load:\n  max_in_flight: 0\n", "more than 0"),
+        ("load:\n", "load:\n  max_in_flight: 3\n  generators: 4\n", "each generator needs a place"),
         (", arrival: {process: constant, interval: 1s}", "", "arrival: value missing: required, such as"),
         ("duration: 10s,", "duration: 10s, requests: 5,", "goes with concurrency"),
         ("constant, interval: 1s", "ramp, start: 0/s, end: 0/s", "should be more than 0 where start is 0"),

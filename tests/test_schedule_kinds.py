@@ -131,3 +131,11 @@ def test_too_many_turns_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="with all turns") as caught:
         schedule.build(scenario(POISSON, TALK))
     assert type(caught.value).__name__ == "ScenarioError"
+
+
+@given(st.integers(1, 500), st.integers(1, 64))
+def test_shares_add_up(total: int, generators: int) -> None:
+    shares = [schedule.share(total, g, generators) for g in range(generators)]
+    assert sum(shares) == total
+    assert max(shares) - min(shares) <= 1
+    assert min(shares) > 0 or generators > total

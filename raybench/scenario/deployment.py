@@ -118,23 +118,18 @@ class Serving(Model):
 
 
 _SECRET_HEADERS = {"authorization", "api-key", "x-api-key", "cookie", "proxy-authorization"}
+_CLIENT_HEADERS = {"content-length", "transfer-encoding", "connection", "accept-encoding", "x-request-id"}
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class Target(Model):
-    """An OpenAI-compatible server that is already there."""
+    """An OpenAI-compatible server that is already there, or several: requests go to them in turn."""
 
-    url: str | list[str]
+    url: str | list[str]  # base URLs, with or without a final /v1
     model: str
     headers: dict[str, str] = Field(default_factory=dict)
     api_key_env: str | None = None
     metrics_url: str | None = None
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """Base URLs without a trailing slash or `/v1`: a request's path begins with `/v1` itself."""
-        given = [self.url] if isinstance(self.url, str) else self.url
-        return tuple(url.rstrip("/").removesuffix("/v1") for url in given)
 
     def mistakes(self) -> Iterator[Mistake]:
         several = isinstance(self.url, list)
@@ -149,6 +144,8 @@ class Target(Model):
             if name.lower() in _SECRET_HEADERS:
                 # The scenario is stored with the run and shown in reports.
                 yield Mistake(("headers", name), "secrets do not belong into a scenario: use api_key_env")
+            elif name.lower() in _CLIENT_HEADERS:
+                yield Mistake(("headers", name), "is set by the client itself; leave it out")
             elif not _HEADER.fullmatch(name) or "\n" in value or "\r" in value:
                 yield Mistake(("headers", name), "is not a valid HTTP header")
         if self.api_key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
@@ -169,6 +166,6 @@ def _url_mistake(url: str) -> str | None:
         return f"should begin with http:// or https:// and name a host, {example}"
     if parts.username or parts.password:
         return "secrets do not belong into a scenario: use api_key_env"
-    if parts.query or parts.fragment:
-        return f"should have neither ? nor #, {example}"
+    if parts.fragment:
+        return f"should have no #, {example}"
     return None

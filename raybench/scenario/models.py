@@ -145,6 +145,11 @@ class Load(Model):
                 ("concurrency",),
                 "give max_in_flight (requests keep their instants) or concurrency (they have none), not both",
             )
+        for key, most in (("max_in_flight", self.max_in_flight), ("concurrency", self.concurrency)):
+            if most is not None and isinstance(self.generators, int) and self.generators > most:
+                yield Mistake(
+                    ("generators",), f"should be at most {key}, which is {most}: each generator needs a place"
+                )
         if not closed and self.think_time is not None:
             yield Mistake(("think_time",), "goes with concurrency; between turns: request.conversation")
         if closed and len(self.stages) > 1:

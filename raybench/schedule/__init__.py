@@ -2,7 +2,7 @@
 
 from raybench.schedule.build import build, duration_ns, load_kind, phases, planned_ns
 from raybench.schedule.processes import offsets_ns
-from raybench.schedule.table import DIGEST_VERSION, digest, part
+from raybench.schedule.table import DIGEST_VERSION, digest, part, share
 
 __all__ = [
     "DIGEST_VERSION",
@@ -14,4 +14,5 @@ __all__ = [
     "part",
     "phases",
     "planned_ns",
+    "share",
 ]

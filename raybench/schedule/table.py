@@ -36,6 +36,13 @@ def digest(table: pa.Table) -> str:
     return total.hexdigest()
 
 
+def share(total: int, generator: int, generators: int) -> int:
+    """One generator's part of a number that holds over all of them: max_in_flight or concurrency. The parts
+    add up, and none is 0 as long as there are no more generators than places.
+    """
+    return total // generators + (generator < total % generators)
+
+
 def part(table: pa.Table, generator: int, generators: int) -> pa.Table:
     """The rows of one generator, in order: rows g, g+G, g+2G …, a conversation counting as one row.
 

@@ -71,7 +71,9 @@ class Schedule(Table):
     """Every planned request, made before the run. One row a request, in order of request_id."""
 
     request_id = Column(pa.int64(), "", "0, 1, 2 … in planned order")
-    scheduled_ns = Column(pa.int64(), "ns", "planned instant after t0; null in a closed loop", null=True)
+    scheduled_ns = Column(
+        pa.int64(), "ns", "planned instant after t0; null in a closed loop and for later turns", null=True
+    )
     stage = Column(pa.int16(), "", "index of the load stage")
     prompt_id = Column(pa.int32(), "", "which prompt of the workload")
     prompt_tokens = Column(
