@@ -10,17 +10,21 @@ from itertools import pairwise
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from slow_sse import read
+from slow_sse import Stream, read
 
 from raybench.client.exchange import Exchange, Failed
-from raybench.client.sse import MAX_EVENT, EventReader
+from raybench.client.sse import MAX_EVENT, EventReader, Shapes
 from raybench.schema import Outcome
 
+SHAPES = Shapes()  # shared by all streams of this module, whatever they taught
 
-def fast(pieces: list[bytes], *, record: bool = True) -> tuple[Exchange, EventReader, Failed | None]:
+
+def fast(
+    pieces: list[bytes], *, record: bool = True, shapes: Shapes | None = None
+) -> tuple[Exchange, EventReader, Failed | None]:
     """Feeds pieces at instants 1000, 1001 … and the end; returns what was made of them."""
     exchange = Exchange(0, 0)
-    reader = EventReader(exchange, record)
+    reader = EventReader(exchange, record, shapes or Shapes())
     failed = None
     try:
         for i, piece in enumerate(pieces):
@@ -34,7 +38,11 @@ def fast(pieces: list[bytes], *, record: bool = True) -> tuple[Exchange, EventRe
 def agree(body: bytes, pieces: list[bytes]) -> None:
     assert b"".join(pieces) == body
     slow = read(body)
-    exchange, reader, failed = fast(pieces)
+    check(slow, *fast(pieces))
+    check(slow, *fast(pieces, shapes=SHAPES))
+
+
+def check(slow: Stream, exchange: Exchange, reader: EventReader, failed: Failed | None) -> None:
     assert exchange.chunks == slow.chunks
     assert exchange.finish_reason == slow.finish_reason
     assert (exchange.prompt_tokens, exchange.output_tokens) == (slow.usage or (None, None))

@@ -17,6 +17,7 @@ from raybench.client.connection import Connection
 from raybench.client.endpoint import Endpoint
 from raybench.client.exchange import Exchange
 from raybench.client.openai import tidy
+from raybench.client.sse import Shapes
 from raybench.schema import Outcome
 
 Done = Callable[[Exchange], None]
@@ -97,6 +98,7 @@ class Client:
         self.timeout_ns = int(timeout_s * 1e9)
         self.record_chunks = record_chunks
         self.max_answer_bytes = max_answer_bytes
+        self.shapes = Shapes()
         self.due_ns = NEVER
         self.on_due: Callable[[], None] = _nothing
         self._prefix = run_prefix.encode()

@@ -224,7 +224,7 @@ class Connection(asyncio.Protocol):
         if not 200 <= status < 300:
             self.reader = RefusalReader(status, headers.get(b"location", b"").decode("latin-1"))
         elif b"text/event-stream" in kind:
-            self.reader = EventReader(exchange, self.client.record_chunks)
+            self.reader = EventReader(exchange, self.client.record_chunks, self.client.shapes)
         else:
             self.reader = WholeReader(exchange, tidy(kind.decode("latin-1")))
         coding = headers.get(b"content-encoding", b"identity").strip().lower()

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
-_CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal")
+_CONTENT = frozenset({"content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal"})
 _MAX_TOKENS = 2**31 - 1
 _WORDS = 300  # characters kept of a server's own words
 # strict=False lets raw control characters pass in strings: some servers send tabs unescaped.
@@ -54,8 +54,10 @@ def meaning(answer: Any) -> Meaning:
         if _filled(choice.get("text")):
             content = True
         for holder in (choice.get("delta"), choice.get("message")):
-            if isinstance(holder, dict) and any(_filled(holder.get(key)) for key in _CONTENT):
-                content = True
+            if isinstance(holder, dict):
+                for key, value in holder.items():
+                    if value and key in _CONTENT and _filled(value):
+                        content = True
     return Meaning(content, finish, _usage(answer.get("usage")), None, bool(choices))
 
 
@@ -89,11 +91,11 @@ def tidy(words: str) -> str:
 
 
 def _filled(value: object) -> bool:
-    return isinstance(value, str | list | dict) and bool(value)
+    return bool(value) and isinstance(value, (str, list, dict))
 
 
 def _usage(usage: object) -> tuple[int | None, int | None] | None:
-    if not isinstance(usage, dict):
+    if usage is None or not isinstance(usage, dict):
         return None
     return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
 
