@@ -1,4 +1,4 @@
-"""What several test modules share: one Ray cluster a module, on its own ports and in its own short directory."""
+"""What several test modules share: one Ray cluster a module, in its own short directory."""
 
 from __future__ import annotations
 
@@ -20,22 +20,36 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+def start_ray(directory: str) -> str:
+    """Ray gives its node 30 s to come up; on a machine with other work a second try is worth it."""
+    import ray
+
+    for last in (False, True):
+        try:
+            context = ray.init(
+                num_cpus=8,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                object_store_memory=200 * 2**20,
+                _temp_dir=directory,
+            )
+            return str(context.address_info["gcs_address"])
+        except Exception:
+            ray.shutdown()
+            if last:
+                raise
+    raise AssertionError
+
+
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[str]:
     """A local Ray started for this module alone; yields its address. Unix sockets need a short directory."""
     import ray
 
     directory = tempfile.mkdtemp(prefix="rb", dir="/tmp")
-    context = ray.init(
-        num_cpus=8,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=200 * 2**20,
-        _temp_dir=directory,
-    )
     try:
-        yield context.address_info["gcs_address"]
+        yield start_ray(directory)
     finally:
         try:
             from ray import serve

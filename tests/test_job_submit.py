@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import free_port
+from servers.hostile import HostileServer
 
 from raybench.rundir import open_run
 from raybench.schema import RunStatus
-from tests.conftest import free_port
-from tests.servers.hostile import HostileServer
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent

@@ -67,7 +67,8 @@ def attached(address: str | None = None) -> Iterator[bool]:
             _temp_dir=directory,
             **quiet,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises plain ones when its processes do not come up in time
+        ray.shutdown()
         shutil.rmtree(directory, ignore_errors=True)
         raise ClusterError(f"Ray could not be started on this machine: {error}") from error
     try:
