@@ -41,12 +41,15 @@ def command(scenario: Path, engine: str | None, address: str | None) -> None:
         return
     if checked.deployment is None:
         fail(f"{scenario}: there is no deployment in it, only a target: nothing to deploy", 2)
+    import ray
+
     from raybench.fleet.cluster import ClusterError, attached
     from raybench.serving.deployer import DeployError, deploy
 
     try:
         with attached(address or os.environ.get("RAY_ADDRESS") or "auto"):
             deployed = deploy(checked, keep=True)
+            ray_address = ray.get_runtime_context().gcs_address
     except ClusterError as error:
         fail(
             f"{error}\n`raybench deploy` needs a Ray that goes on running: start one with `ray start --head`",
@@ -56,5 +59,5 @@ def command(scenario: Path, engine: str | None, address: str | None) -> None:
     except DeployError as error:
         fail(f"{scenario}: {error}", 1)
         return
-    click.echo(f"{deployed.application} is deployed: {deployed.url}/v1")
+    click.echo(f"{deployed.application} is deployed on the Ray at {ray_address}: {deployed.url}/v1")
     click.echo(f"take it away with: raybench remove --application {deployed.application}")

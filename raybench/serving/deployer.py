@@ -6,7 +6,6 @@ Nothing but the application named in the scenario is ever touched, and only if r
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
 import time
@@ -25,6 +24,8 @@ from ray.experimental.internal_kv import (
 from raybench.policies import Policy
 from raybench.scenario.models import Deployment, Scenario, Serving
 from raybench.schema import ReplicaState
+from raybench.serving.preflight import DeployError as DeployError
+from raybench.serving.preflight import preflight
 from raybench.serving.scaler import MONITOR
 
 DEPLOYMENT_NAME = "raybench-engine"
@@ -46,10 +47,6 @@ _STATES = {
     "PENDING_MIGRATION": ReplicaState.RUNNING,
     "STOPPING": ReplicaState.STOPPING,
 }
-
-
-class DeployError(Exception):
-    """The application could not be deployed; the text says why and what would help."""
 
 
 @dataclass(frozen=True)
@@ -180,31 +177,6 @@ def status(application: str) -> Status | None:
     )
 
 
-def preflight(deployment: Deployment) -> None:
-    """Raises DeployError, naming the resource, if no node could ever hold a replica.
-
-    On a cluster that adds nodes by itself nothing is refused: what it could add is not known here.
-    """
-    from raybench.serving.app import actor_options
-
-    if deployment.engine == "emulated" and not deployment.replica.reserve:
-        return
-    wanted = _resources(actor_options(deployment))
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in nodes):
-        return
-    if _cluster_grows():
-        return
-    lacking = [
-        f"{name}: a replica needs {amount:g}, the largest node has {max(n.get(name, 0.0) for n in nodes):g}"
-        for name, amount in wanted.items()
-        if all(node.get(name, 0.0) < amount for node in nodes)
-    ] or [f"each of {', '.join(wanted)} is somewhere, but no single node has them all"]
-    raise DeployError(
-        "no node of this cluster could ever hold a replica (deployment.replica)\n  " + "\n  ".join(lacking)
-    )
-
-
 # --- one step each ----------------------------------------------------------------------------------
 
 
@@ -212,18 +184,19 @@ def _check_free(client: Any, serving: Serving) -> None:
     """Neither the name nor the route may belong to somebody else."""
     if client is None:
         return
-    for name, found in client.get_serve_details()["applications"].items():
-        ours = DEPLOYMENT_NAME in found["deployments"]
-        if name == serving.application and not ours:
-            raise DeployError(
-                f"serving.application: {name!r} is taken on this Serve by an application that raybench did "
-                "not deploy; choose another name"
-            )
-        if name != serving.application and found["route_prefix"] == serving.route:
-            raise DeployError(
-                f"serving.route: {serving.route!r} is taken on this Serve by application {name!r}; "
-                "choose another"
-            )
+    found = client.get_serve_details()["applications"]
+    taken = [
+        f"serving.route: {serving.route!r} is taken on this Serve by application {name!r}; choose another"
+        for name, other in found.items()
+        if name != serving.application and other["route_prefix"] == serving.route
+    ]
+    if serving.application in found and DEPLOYMENT_NAME not in found[serving.application]["deployments"]:
+        taken.append(
+            f"serving.application: {serving.application!r} is taken on this Serve by an application that "
+            "raybench did not deploy; choose another name"
+        )
+    if taken:
+        raise DeployError("\n".join(taken))
 
 
 def _attach(client: Any, serving: Serving) -> str:
@@ -282,7 +255,9 @@ def _run(application: Any, serving: Serving) -> None:
 
 
 def _pin_code() -> None:
-    """Ray drops uploaded code when the job that brought it ends; a later replica still needs it."""
+    """Ray drops uploaded code once nothing that runs was started with it: with no replica up, at the end of
+    the job that brought it, unless that job also started Serve. A later replica still needs it.
+    """
     environment = dict(ray.get_runtime_context().runtime_env)
     for uri in (environment.get("working_dir"), *environment.get("py_modules", ())):
         if uri and uri.startswith("gcs://"):
@@ -362,27 +337,6 @@ def _total_requests(client: Any, application: str) -> float | None:
         return float(ray.get(ask.remote(DeploymentID(DEPLOYMENT_NAME, application)), timeout=2.0))
     except (ray.exceptions.RayError, TimeoutError, TypeError):
         return None
-
-
-def _resources(options: dict[str, Any]) -> dict[str, float]:
-    """Actor options as the resources of a node."""
-    named = {"CPU": options["num_cpus"], "GPU": options["num_gpus"], "memory": options["memory"]}
-    if "accelerator_type" in options:
-        named[f"accelerator_type:{options['accelerator_type']}"] = 0.001
-    return {name: float(amount) for name, amount in named.items() if amount}
-
-
-def _cluster_grows() -> bool:
-    """Whether something adds nodes. Ray's monitor reports on every cluster started by `ray start`; where it
-    only watches, it names each node's type after the node itself.
-    """
-    from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
-
-    reported = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
-    if not reported:
-        return False
-    types = json.loads(reported).get("autoscaler_report", {}).get("active_nodes", {})
-    return not set(types) <= {f"node_{node['NodeID']}" for node in ray.nodes()}
 
 
 def _head_address() -> str:
