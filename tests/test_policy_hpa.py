@@ -93,6 +93,21 @@ def test_by_default_up_by_four_or_twice_in_fifteen_seconds() -> None:
     assert "80 within 4 replicas in 15 s or 100% in 15 s" in story.reason
 
 
+def test_percentages_are_rounded_up_on_the_way_up() -> None:
+    half = [{"type": "percent", "value": 50, "period_s": 60}]
+    story = Story(hpa(scale_up_policies=half), target=3)
+    assert story.until(121, serving=500) == [(0, 5), (60, 8), (120, 12)]
+
+
+def test_a_limit_that_is_overdrawn_stops_the_way_up_and_takes_nothing_back() -> None:
+    """A step down counts against the steps up of its period, until it is older than they are."""
+    one = [{"type": "pods", "value": 1, "period_s": 60}]
+    story = Story(hpa(scale_up_policies=one), target=10)
+    assert story.until(15, serving=10) == [(0, 2)]
+    # 10 at the period's start, so 11; at 60 s that was 2, nine fewer; from 75 s on it is 11.
+    assert story.until(76, serving=100) == [(15, 11), (75, 12)]
+
+
 def test_the_documentations_example_of_two_limits_down() -> None:
     """From 80 with at most 4 pods or 10% a minute: tenths, rounded up, until 4 are more than a tenth."""
     limits = (

@@ -81,9 +81,18 @@ def test_replicas_that_are_starting_are_kept_in_panic() -> None:
     assert story.until(100, serving=14, available=1, starting=2) == []
 
 
+def test_replicas_that_die_in_panic_do_not_lower_the_target() -> None:
+    """One of ten is left, and from one the rate allows two."""
+    story = Story(knative(max_scale_up_rate=1.5), target=10)
+    story.until(70, serving=70)
+    assert story.until(80, serving=70, available=1) == []
+
+
 def test_growth_is_limited_by_the_rate_and_never_stuck() -> None:
     story = Story(knative(max_scale_up_rate=2.0))
     assert story.until(13, serving=700) == [(0, 2), (2, 4), (4, 8), (6, 16), (8, 32), (10, 64), (12, 100)]
+    story = Story(knative(max_scale_up_rate=2.0))
+    assert story.until(13, serving=700, available=1, starting=1) == [(0, 2)]  # of those available
     story = Story(knative(max_scale_up_rate=1.1))
     assert story.until(5, serving=700) == [(0, 2), (2, 3), (4, 4)]
 
@@ -114,6 +123,15 @@ def test_the_scale_down_delay_holds_the_greatest_of_its_time() -> None:
     assert changes[0] == (374, 3)
     assert changes[1] == (430, 2)
     assert changes[-1][1] == 1
+
+
+def test_a_foreign_change_forgets_the_scale_down_delay() -> None:
+    story = Story(knative(stable_window_s=6, scale_down_delay_s=300, min_replicas=1))
+    story.until(30, serving=28)
+    story.until(60)
+    assert story.target == 4
+    story.target = 1
+    assert story.until(400) == []
 
 
 def test_the_grace_period_is_broken_by_a_request() -> None:

@@ -109,6 +109,21 @@ def test_on_random_traces_every_decision_is_rays(seed: int, monkeypatch: pytest.
     assert changes >= 3  # the trace asked for something
 
 
+def test_whole_multiples_of_the_target_round_as_rays_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding up makes a replica of the last bit, so that the order of operations matters."""
+    config: dict[str, Any] = {"target_ongoing_requests": 0.7, "max_replicas": 60}
+    config.update(upscale_delay_s=0, downscale_delay_s=0, min_replicas=0)
+    rays, delicate = Rays(monkeypatch, **config), 0
+    for available in range(1, 30):
+        for wanted in range(1, 50):
+            total = wanted * 0.7
+            seen = Observation(0.0, 0, total, available, 0, available)
+            theirs = rays.decide(seen)
+            assert TargetOngoing(look_back_period_s=0, **config).decide(seen).target == theirs
+            delicate += theirs != np.ceil(total / 0.7)
+    assert delicate > 0
+
+
 def test_the_mean_is_rays_over_its_look_back_period() -> None:
     """Against Ray's own time-weighted mean of the same steps, at every tick."""
     from ray.serve._private.autoscaling_metrics_merge import time_weighted_average_arrays
