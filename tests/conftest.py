@@ -9,6 +9,11 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# A shared machine may stall anything for a while; what an example costs is no property of the code.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

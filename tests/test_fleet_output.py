@@ -32,9 +32,7 @@ def test_a_uri_gets_a_staging_directory() -> None:
     found.path.rmdir()
 
 
-def test_in_a_job_the_working_directory_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_a_job_the_working_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = tmp_path / "session" / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
     job.mkdir(parents=True)
     monkeypatch.chdir(job)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from raybench.fleet.timekeeper import GRACE_NS, ReplicaSeen, Sample, Seen, Timekeeper
-from raybench.schema import EventKind, Events, ReplicaState, Replicas, Table, Timeline
+from raybench.schema import EventKind, Events, Replicas, ReplicaState, Table, Timeline
 
 S = 1_000_000_000
 
@@ -44,12 +44,12 @@ def keeper() -> tuple[Timekeeper, Memory]:
 
 
 def seen(t_s: float, target: int | None, *states: ReplicaState, total: float | None = None) -> Seen:
-    return Seen(
-        int(t_s * S), target, [ReplicaSeen(f"r{i}", "n", s) for i, s in enumerate(states)], total
-    )
+    return Seen(int(t_s * S), target, [ReplicaSeen(f"r{i}", "n", s) for i, s in enumerate(states)], total)
 
 
-def tick(t_s: float, before: int, after: int, *, waiting: float = 0, serving: float = 0, available: int = 1) -> Sample:
+def tick(
+    t_s: float, before: int, after: int, *, waiting: float = 0, serving: float = 0, available: int = 1
+) -> Sample:
     return Sample(int(t_s * S), waiting, serving, available, before, after, "because", 5.0, "queue_depth")
 
 

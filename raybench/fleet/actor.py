@@ -110,6 +110,9 @@ class Generator:
         local = run_path is not None and (Path(run_path) / "manifest.json").exists()
         sink: Sink = LocalSink(str(run_path), writer) if local else ShippedSink(monitor, writer)
 
+        def of_mine(total: int | None) -> int | None:
+            return None if total is None else scheduling.share(total, self.number, generators)
+
         def make(rows: pa.Table) -> Drive:
             instants = pc.fill_null(rows.column(Schedule.scheduled_ns), 0).to_numpy()
             return Drive(
@@ -121,6 +124,8 @@ class Generator:
                     endpoints=endpoints,
                     timeout_s=checked.load.request.timeout,
                     load_kind=LoadKind(scheduling.load_kind(checked)),
+                    max_in_flight=of_mine(checked.load.max_in_flight),
+                    concurrency=of_mine(checked.load.concurrency),
                     load_end_ns=scheduling.duration_ns(checked),
                     record_chunks=checked.load.record_chunks,
                     run_prefix=run_prefix,

@@ -43,7 +43,8 @@ def how_many(scenario: Scenario, plan: pa.Table) -> int:
         busiest = int(np.bincount(scheduled // 1_000_000_000).max()) if len(scheduled) else 1
         wanted = max(1, min(-(-busiest // int(ROWS_PER_S_EACH)), os.cpu_count() or 1))
     rows: int = plan.num_rows
-    return max(1, min(int(wanted), rows))
+    places = scenario.load.max_in_flight or scenario.load.concurrency or rows
+    return max(1, min(int(wanted), rows, places))
 
 
 def ask(actor: Any, method: str, *arguments: Any, timeout_s: float = ASK_TIMEOUT_S) -> Any:
