@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pickle
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from raybench.policies import Decision, Observation, QueueDepth
+from raybench.policies import POLICIES, Decision, Observation, QueueDepth, make
+from raybench.scenario.models import Autoscaling
 from raybench.serving import scaler
 from raybench.serving.scaler import Scaler, pack
 
@@ -90,13 +92,12 @@ def test_busy_replicas_are_unknown_without_the_engines_figures() -> None:
     assert policy.seen[0].busy_replicas is None
 
 
-def test_a_broken_policy_holds_the_target_and_complains_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_policy_holds_the_target_and_complains_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[str] = []
+    monkeypatch.setattr(scaler.logger, "exception", complaints.append)
     made = scaler_of(Told(error=True))
-    with caplog.at_level("ERROR", logger="ray.serve"):
-        scaler.logger.propagate, before = True, scaler.logger.propagate
-        assert [made(context()) for _ in range(3)] == [(2, {})] * 3
-        scaler.logger.propagate = before
-    assert len(caplog.records) == 1
+    assert [made(context()) for _ in range(3)] == [(2, {})] * 3
+    assert len(complaints) == 1
 
 
 def test_a_broken_context_holds_the_target() -> None:
@@ -271,7 +272,7 @@ class Blocker:
             raise ImportError("there is no " + name + " here")
 
 sys.meta_path.insert(0, Blocker())
-import json, pickle
+import pickle
 from types import SimpleNamespace
 from ray import cloudpickle
 for definition, kwargs in pickle.loads(open(sys.argv[1], "rb").read()):
@@ -305,17 +306,20 @@ def as_serve_pickles_it(policy: Any) -> tuple[bytes, dict[str, Any]]:
 def test_policies_decide_in_a_controller_that_has_no_raybench(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours, and one from a module that the controller has not either. Each decides twice."""
+    """Ours, all of them, and one from a module that the controller has not either. Each decides twice."""
     (tmp_path / "their_policy.py").write_text(THEIRS)
     monkeypatch.syspath_prepend(str(tmp_path))
     theirs = importlib.import_module("their_policy").Theirs()
     pickled = tmp_path / "policies.pkl"
-    ours = QueueDepth(autoscaling_window_s=0.0)
-    pickled.write_bytes(pickle.dumps([as_serve_pickles_it(ours), as_serve_pickles_it(theirs)]))
+    quick = QueueDepth(autoscaling_window_s=0.0)
+    others = [make(name, Autoscaling()) for name in POLICIES]
+    pickled.write_bytes(pickle.dumps([as_serve_pickles_it(policy) for policy in (quick, theirs, *others)]))
     command = [sys.executable, "-I", "-c", ELSEWHERE, str(pickled)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:2] == ["[2, 2]", "[3, 3]"]
+    targets = [json.loads(line) for line in done.stdout.splitlines()]
+    assert targets[:2] == [[2, 2], [3, 3]]
+    assert len(targets) == 2 + len(POLICIES)
 
 
 def test_packing_leaves_no_module_registered() -> None:
