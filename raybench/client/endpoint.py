@@ -115,6 +115,5 @@ def _printable(value: str) -> bool:
 
 def _shown(url: str) -> str:
     """An url fit for an error: without user information and query, which may hold secrets."""
-    scheme, found, rest = url.partition("://")
-    rest = rest.split("?")[0]
-    return f"{scheme}{found}{rest.rpartition('@')[2] if found else rest}"[:200]
+    scheme, _, rest = url.split("?")[0].rpartition("://")
+    return (f"{scheme}://" if scheme else "") + rest.rpartition("@")[2][:200]

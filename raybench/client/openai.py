@@ -63,14 +63,14 @@ def meaning(answer: Any) -> Meaning:
 
 def error_words(answer: Any) -> str:
     """The server's message out of the forms that servers use for errors."""
-    if isinstance(answer, dict):
-        for key in ("error", "message", "detail", "reason"):
-            value = answer.get(key)
-            if isinstance(value, dict):
-                return error_words(value)
-            if isinstance(value, str) and value.strip():
-                return tidy(value)
-    return tidy(json.dumps(answer))
+    for _ in range(4):  # {"error": {"message": …}}, or one more wrapping
+        if not isinstance(answer, dict):
+            break
+        found = [answer.get(key) for key in ("error", "message", "detail", "reason")]
+        answer = next((v for v in found if isinstance(v, dict) or (isinstance(v, str) and v.strip())), None)
+        if isinstance(answer, str):
+            return tidy(answer)
+    return "an error without a message"
 
 
 def words_of(body: bytes) -> str:

@@ -20,7 +20,7 @@ class WholeReader:
 
     __slots__ = ("content_type", "exchange", "head", "head_size", "tail", "tail_size")
 
-    def __init__(self, exchange: Exchange, content_type: str) -> None:
+    def __init__(self, exchange: Exchange, content_type: bytes) -> None:
         self.exchange = exchange
         self.content_type = content_type
         self.head: list[bytes] = []
@@ -50,7 +50,7 @@ class WholeReader:
             try:
                 said = meaning(decode(body))
             except ValueError:
-                kind = self.content_type or "no content type"
+                kind = tidy(self.content_type.decode("latin-1")) or "no content type"
                 reason = f"the answer ({kind}) is not a completion: {words_of(body)}"
                 raise Failed(Outcome.PROTOCOL_ERROR, reason) from None
         if said.error is not None:
