@@ -149,7 +149,7 @@ def remove(application: str, *, shutdown_serve: bool = False) -> bool:
         _wait_gone(client, application)
         vllm.forget(application)
     if shutdown_serve and not set(found) - {application}:
-        serve.shutdown()
+        _shut_down(client)
     return ours
 
 
@@ -293,6 +293,31 @@ def _wait_gone(client: Any, application: str) -> None:
                 "still finish their requests; they get as long as deployment.drain says"
             )
         time.sleep(POLL_S)
+
+
+def _shut_down(client: Any) -> None:
+    """Ends Serve. Its own call waits inside the controller until the controller is killed, and Ray then
+    prints on the driver's standard output that the call failed: so the controller is only told, and watched.
+    """
+    from ray import serve
+
+    client.shutdown_cached_handles()
+    ray.get(client._controller.graceful_shutdown.remote(wait=False))
+    deadline = time.monotonic() + REMOVE_TIMEOUT_S
+    while _controller_lives():
+        if time.monotonic() > deadline:
+            raise DeployError(f"Ray Serve did not shut down within {REMOVE_TIMEOUT_S:g} s")
+        time.sleep(POLL_S)
+    with _quiet():
+        serve.shutdown()  # nothing is left of it but what this process remembers
+
+
+def _controller_lives() -> bool:
+    try:
+        ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        return False
+    return True
 
 
 # --- what Ray and Serve know -------------------------------------------------------------------------
