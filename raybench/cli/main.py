@@ -17,6 +17,8 @@ COMMANDS = {
     "deploy": "the application alone",
     "remove": "take the application away again",
     "analyze": "the report of a run, from its tables",
+    "compact": "one tidy file a table",
+    "compare": "differences between runs, with confidence, for people and for CI",
     "schedule": "show, check and export the stimulus",
 }
 """Command -> one line of help. The command lives in `raybench.cli.<name>` as `command`."""
