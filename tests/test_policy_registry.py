@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from raybench.policies import POLICIES, Decision, Observation, QueueDepth, make
@@ -66,3 +70,15 @@ def test_a_policy_that_cannot_be_made_says_why(name: str, told: str) -> None:
 def test_observation_without_replicas_has_no_depth() -> None:
     assert Observation(0.0, 3.0, 0.0, 0, 1, 1).queue_depth is None
     assert Observation(0.0, 3.0, 1.0, 2, 0, 2).queue_depth == 2.0
+
+
+def test_the_policy_in_the_documentation_works() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "policies.md").read_text()
+    example = page.split("```python\n")[1].split("```")[0]
+    defined: dict[str, Any] = {}
+    exec(example, defined)
+    policy = defined["Cautious"](min_replicas=1, max_replicas=4)
+    seen = Observation(0.0, 20.0, 5.0, 2, 0, 2)
+    assert policy.decide(seen) == Decision(3, "25 requests")
+    assert policy.decide(replace(seen, starting=1)) == Decision(2)
+    assert policy.decide(replace(seen, waiting=500.0)).target == 4
