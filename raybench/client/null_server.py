@@ -217,7 +217,10 @@ def main() -> None:
     options.add_argument("--first", type=float, default=0.0, help="seconds from request to first chunk")
     options.add_argument("--gap", type=float, default=0.0, help="seconds between bunches")
     options.add_argument("--log", action="store_true")
+    options.add_argument("--core", type=int, help="the processor core to stay on")
     given = options.parse_args()
+    if given.core is not None:
+        os.sched_setaffinity(0, {given.core})
     answer = Answer(given.tokens, given.bunch, given.first, given.gap)
 
     async def serve() -> None:

@@ -107,12 +107,13 @@ class Trial:
 
 
 @contextmanager
-def null_server(answer: Answer, log: bool = False) -> Iterator[tuple[str, int]]:
-    """A null server in its own process; yields its url and process id."""
+def null_server(answer: Answer, log: bool = False, core: int | None = None) -> Iterator[tuple[str, int]]:
+    """A null server in its own process, on a core of its own if one is named; yields its url and pid."""
     # As a file, not as a module of the package: the server needs none of what the package imports.
     command = [sys.executable, "-P", str(Path(raybench.client.__file__).with_name("null_server.py"))]
     command += ["--tokens", str(answer.tokens), "--bunch", str(answer.bunch)]
     command += ["--first", str(answer.first_s), "--gap", str(answer.gap_s), *(["--log"] if log else [])]
+    command += [] if core is None else ["--core", str(core)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     try:
@@ -135,11 +136,12 @@ def trial(
     concurrency: int | None = None,
     stream: bool = True,
     log: bool = False,
+    server_core: int | None = None,
 ) -> Trial:
     """`requests` at a constant rate, or by `concurrency` callers in a closed loop, at a null server."""
     scheduled = None if rate_per_s is None else (np.arange(requests) * 1e9 / rate_per_s).astype(np.int64)
     body = _STREAM if stream else _WHOLE
-    with null_server(answer, log) as (url, pid):
+    with null_server(answer, log, server_core) as (url, pid):
         slice = Slice(
             generator=0,
             schedule=_schedule(requests, scheduled),

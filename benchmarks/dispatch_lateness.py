@@ -1,0 +1,113 @@
+"""How exactly requests are sent: by the generator's own record, and as the server saw it.
+
+    python benchmarks/dispatch_lateness.py [--repeats 5] [--seconds 5] [--cores 0,1]
+
+Method. A null server on the second core notes the instant at which each request arrived; it and the
+generator, on the first core and without Ray, read the same clock. Constant rates: 100 requests a
+second of 32 chunks 10 ms apart, and 1,000 a second of the same (32,000 chunks a second on the same
+core). Printed are exact percentiles of sent − scheduled by the generator's record and of received −
+scheduled by the server's, the median over the repeats with the least and greatest behind it.
+
+Beside each: a sender that does nothing but spin on the clock and write the same bytes to connections
+opened beforehand, at the same instants, to the same kind of server, in turn with the generator. What
+it reaches is what the machine and the server allow. The last lines compare the generator's TTFT and
+gaps with the server's record at 50 streams.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import time
+import urllib.request
+
+import numpy as np
+
+from raybench.client import Endpoint
+from raybench.client.null_server import Answer
+from raybench.generator.selftest import null_server, quantile, trial
+
+ANSWER = Answer(tokens=32, gap_s=0.01)
+POINTS = (0.5, 0.99)
+
+
+def busy_sender(requests: int, rate_per_s: float, core: int) -> np.ndarray:
+    """received − scheduled of a sender that only spins and writes; sorted ns."""
+    with null_server(ANSWER, log=True, core=core) as (url, _):
+        endpoint = Endpoint.parse(url, "/v1/chat/completions")
+        body = b'{"stream":true}'
+        head = endpoint.head()
+        answers = [
+            b"%bx-request-id: %d\r\ncontent-length: %d\r\n\r\n%b" % (head, i, len(body), body)
+            for i in range(requests)
+        ]
+        connections = [
+            socket.create_connection((endpoint.host, endpoint.port)) for _ in range(int(rate_per_s) + 50)
+        ]
+        for connection in connections:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        scheduled = (np.arange(requests) * 1e9 / rate_per_s).astype(np.int64).tolist()
+        t0_ns = time.monotonic_ns() + 200_000_000
+        for i, at_ns in enumerate(scheduled):
+            due_ns = t0_ns + at_ns
+            while time.monotonic_ns() < due_ns:
+                pass
+            # Answers are left unread: a second passes before a connection is used again.
+            connections[i % len(connections)].send(answers[i])
+        time.sleep(0.6)
+        with urllib.request.urlopen(f"{url}/log", timeout=30) as told:
+            log = {int(name): stamps for name, stamps in json.load(told).items()}
+        for connection in connections:
+            connection.close()
+    return np.sort(np.array([log[i][0] for i in range(requests)]) - t0_ns - np.array(scheduled))
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):8.3f} ({min(values):.3f}–{max(values):.3f})"
+
+
+def show(name: str, runs: list[np.ndarray]) -> None:
+    figures = "   ".join(f"p{100 * p:g} {spread([quantile(run, p) / 1e6 for run in runs])}" for p in POINTS)
+    print(f"  {name:<34} {figures}")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--seconds", type=float, default=5.0)
+    options.add_argument("--cores", default="0,1", help="the generator's and the server's")
+    given = options.parse_args()
+    client, server = (int(core) for core in given.cores.split(","))
+    os.sched_setaffinity(0, {client})
+    for rate in (100.0, 1000.0):
+        requests = int(rate * given.seconds)
+        own, seen, busy, cpu = [], [], [], []
+        for _ in range(given.repeats):
+            one = trial(ANSWER, requests=requests, rate_per_s=rate, log=True, server_core=server)
+            if one.failures:
+                raise SystemExit(f"{one.failures} requests failed: the figures would mean nothing")
+            own.append(one.lateness_ns())
+            seen.append(one.arrival_ns())
+            cpu.append(1e3 * one.cpu_s / requests)
+            busy.append(busy_sender(requests, rate, server))
+        print(f"{rate:,.0f} requests a second, {32 * rate:,.0f} chunks a second; ms")
+        show("sent, by the generator", own)
+        show("received, from the generator", seen)
+        show("received, from the busy sender", busy)
+        ratios = [quantile(s, 0.99) / quantile(b, 0.99) for s, b in zip(seen, busy, strict=True)]
+        print(f"  received p99, generator over busy sender    {spread(ratios)}")
+        print(f"  CPU per request, ms                         {spread(cpu)}")
+    print("50 streams at once against the server's record; ms")
+    logged = [
+        trial(ANSWER, requests=500, concurrency=50, log=True, server_core=server)
+        for _ in range(given.repeats)
+    ]
+    show("TTFT, difference", [np.sort(np.abs(one.ttft_error_ns())) for one in logged])
+    show("inter-chunk latency, difference", [one.gap_error_ns() for one in logged])
+
+
+if __name__ == "__main__":
+    main()
