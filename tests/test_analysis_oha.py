@@ -144,13 +144,13 @@ def test_a_run_with_the_published_latencies_prints_the_published_report(tmp_path
 
 def test_the_whole_block_to_the_letter() -> None:
     figures = oha.figures(
-        floats(1.0, 2.0, 3.0, 12.0),
+        oha.durations(floats(1.0, 2.0, 3.0, 12.0)),
         errors={"connection refused": 2},
         total_s=10.0,
         total_bytes=6000,
         status_codes={500: 1, 200: 3},
         dialup_s=(0.002, 0.001, 0.003),
-        rates=floats(60.0, 66.0),
+        toks_per_s=(60.0, 66.0),
     )
     assert text.render(figures) == (
         "Summary:\n"
@@ -204,7 +204,7 @@ def test_the_whole_block_to_the_letter() -> None:
 
 
 def test_nothing_at_all_prints_without_infinities() -> None:
-    block = text.render(oha.figures(floats(), errors={}, total_s=None))
+    block = text.render(oha.figures(oha.durations(floats()), errors={}, total_s=None))
     assert "Success rate:\tNaN%" in block
     assert "inf" not in block
 

@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raybench.analysis import Anchor, Objective, PhaseFilter, Question, Summary, summarise
+from raybench.analysis import rows as rows_module
 from raybench.analysis.quantiles import Distribution
+from raybench.analysis.rows import ahead, joined, passes
 from raybench.rundir import open_run
 from raybench.schema import LoadKind, Outcome, Phase, Requests, RunStatus, Schedule
 
@@ -319,6 +321,51 @@ def test_a_larger_run_against_sql(tmp_path: Path) -> None:
         assert (d.n, d.min) == (n, pytest.approx(low / 1e9))
         assert d.mean == pytest.approx(mean / 1e9)
         assert d.max is not None and d.max.value == pytest.approx(high / 1e9)
+
+
+def test_a_run_too_large_for_one_pass_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [
+        runs.ok(
+            i,
+            anchor_s=i,
+            sent_s=i + i % 7 / 1e3,
+            first_s=i + 0.2,
+            done_s=i + i % 5,
+            tokens=i % 9,
+            stage=i % 2,
+        )
+        for i in range(1, 300)
+    ]
+    late = [runs.failed(0, Outcome.TIMEOUT, anchor_s=0, done_s=300.0)]
+    run = open_run(runs.write(tmp_path / "r", made + late))
+    question = Question(anchor=Anchor.SCHEDULED, by="generator", objectives=OBJECTIVES)
+    whole = summarise(run, question)
+    monkeypatch.setattr(rows_module, "BUDGET_BYTES", 1)
+    assert len(passes(run.manifest.planned, parts=2)) == 6
+    assert summarise(run, question) == whole
+
+
+def test_small_batches_are_joined_and_nothing_is_lost() -> None:
+    batches = [pa.record_batch({"x": list(range(n))}) for n in (1, 40_000, 30_000, 70_000, 2)]
+    found = list(joined(iter(batches)))
+    assert [b.num_rows for b in found] == [70_001, 70_000, 2]
+    assert pa.Table.from_batches(found).equals(pa.Table.from_batches(batches).combine_chunks())
+
+
+def test_reading_ahead_keeps_order_and_passes_failures_on() -> None:
+    assert list(ahead(iter(range(100)))) == list(range(100))  # type: ignore[arg-type]
+
+    def broken() -> Any:
+        yield 1
+        raise OSError("gone")
+
+    found = ahead(broken())
+    assert next(found) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(found)
+    left = ahead(itertools.count())  # type: ignore[arg-type]
+    assert next(left) == 0
+    left.close()  # type: ignore[attr-defined]
 
 
 # --- states of a run --------------------------------------------------------------------------------

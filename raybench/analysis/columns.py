@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,28 @@ OK, TIMEOUT, CANCELLED, NOT_SENT, LOST = (
     OUTCOMES.index(o)
     for o in (Outcome.OK, Outcome.TIMEOUT, Outcome.CANCELLED, Outcome.NOT_SENT, Outcome.LOST)
 )
+
+
+@dataclass
+class Rows:
+    """Rows of `requests` as aligned arrays; durations in ns, MISSING (NaN for tpot) where there is none."""
+
+    outcome: NDArray[np.int8]
+    answered: NDArray[np.bool_]  # an HTTP status arrived
+    lateness: NDArray[np.int64]  # sent − anchor
+    ttft: NDArray[np.int64]  # first token − sent
+    e2e: NDArray[np.int64]  # done − sent
+    tpot: NDArray[np.float64]  # (last − first) / (tokens − 1), or ONE_TOKEN
+    tokens: NDArray[np.int32]  # −1 without usage
+    stage: NDArray[np.int16]
+    group: NDArray[np.int32]  # which group of the question; −1 for none
+
+    @property
+    def n(self) -> int:
+        return len(self.outcome)
+
+    def at(self, where: NDArray[np.bool_]) -> Rows:
+        return Rows(**{f.name: getattr(self, f.name)[where] for f in fields(self)})
 
 
 class Growing:
@@ -69,8 +92,8 @@ def codes(column: pa.DictionaryArray, members: list[Any]) -> NDArray[np.int8]:
 
 
 def counts_for_oha(outcome: NDArray[np.int8], answered: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """oha's success: an HTTP status, unless the client itself gave up."""
-    return np.asarray(answered & (outcome != TIMEOUT) & (outcome != CANCELLED), np.bool_)
+    """oha's success: an HTTP status (which every ok has), unless the client itself gave up."""
+    return np.asarray((answered | (outcome == OK)) & (outcome != TIMEOUT) & (outcome != CANCELLED), np.bool_)
 
 
 def time_per_token(

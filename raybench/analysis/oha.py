@@ -12,12 +12,12 @@ Source of the formulas: oha 1.15, `result_data.rs`, `histogram.rs`, `printer.rs`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raybench.analysis.figures import OhaFigures
-from raybench.analysis.quantiles import nearest_rank
 from raybench.analysis.question import Anchor
 
 BINS = 11
@@ -26,8 +26,33 @@ PERCENTS = (10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 Seconds = NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Durations:
+    """What the block needs of the durations themselves, in seconds; None and empty for none."""
+
+    n: int
+    slowest_s: float | None
+    fastest_s: float | None
+    average_s: float | None
+    histogram: tuple[tuple[float, int], ...]
+    percentiles: tuple[tuple[float, float | None], ...]
+
+
+def durations(values: Seconds) -> Durations:
+    """`values`: one a success, in any order; reordered in place."""
+    n = len(values)
+    return Durations(
+        n=n,
+        slowest_s=float(values.max()) if n else None,
+        fastest_s=float(values.min()) if n else None,
+        average_s=float(values.mean()) if n else None,
+        histogram=histogram(values),
+        percentiles=percentiles(values),
+    )
+
+
 def figures(
-    durations_s: Seconds,
+    of: Durations,
     *,
     anchor: Anchor = Anchor.SENT,
     errors: Mapping[str, int],
@@ -36,35 +61,33 @@ def figures(
     total_bytes: int = 0,
     status_codes: Mapping[int, int] | None = None,
     dialup_s: tuple[float, float, float] | None = None,
-    rates: Seconds | None = None,
+    toks_per_s: tuple[float, float] | None = None,
     counted_as_success: Mapping[str, int] | None = None,
     left_out: Mapping[str, int] | None = None,
 ) -> OhaFigures:
-    """`durations_s`: one a success, in any order, reordered in place. `errors`: reason -> count, with the
-    `cut_off` ones among them. `rates`: tokens per second of single requests, reordered in place.
+    """`errors`: reason -> count, with the `cut_off` ones among them. `toks_per_s`: p5 and p95 of the single
+    requests' decode rates.
     """
-    n, failed = len(durations_s), sum(errors.values())
+    n, failed = of.n, sum(errors.values())
     judged = n + failed - cut_off
-    low, high = (float(durations_s.min()), float(durations_s.max())) if n else (None, None)
-    by_count = sorted((status_codes or {}).items(), key=lambda item: (-item[1], item[0]))
     return OhaFigures(
         anchor=anchor,
         successes=n,
         errors=dict(sorted(errors.items(), key=lambda item: (-item[1], item[0]))),
         success_rate=n / judged if judged else None,
         total_s=total_s,
-        slowest_s=high,
-        fastest_s=low,
-        average_s=float(durations_s.mean()) if n else None,
+        slowest_s=of.slowest_s,
+        fastest_s=of.fastest_s,
+        average_s=of.average_s,
         requests_per_s=(n + failed) / total_s if total_s else None,
         total_bytes=total_bytes,
         size_per_request=total_bytes // n if n else None,
         size_per_s=int(total_bytes / total_s) if total_s else None,
-        histogram=histogram(durations_s),
-        percentiles=percentiles(durations_s),
-        status_codes=tuple(by_count),
+        histogram=of.histogram,
+        percentiles=of.percentiles,
+        status_codes=tuple(sorted((status_codes or {}).items(), key=lambda item: (-item[1], item[0]))),
         dialup_s=dialup_s,
-        toks_per_s=_toks_per_s(rates),
+        toks_per_s=toks_per_s,
         counted_as_success=dict(counted_as_success or {}),
         left_out=dict(left_out or {}),
     )
@@ -93,11 +116,3 @@ def percentiles(values: Seconds) -> tuple[tuple[float, float | None], ...]:
     if within := sorted({r for r in ranks.values() if r < n}):
         values.partition(within)
     return tuple((p, float(values[r]) if r < n else None) for p, r in ranks.items())
-
-
-def _toks_per_s(rates: Seconds | None) -> tuple[float, float] | None:
-    if rates is None or not len(rates):
-        return None
-    low, high = nearest_rank(5, len(rates)), nearest_rank(95, len(rates))
-    rates.partition([low, high])
-    return float(rates[low]), float(rates[high])

@@ -1,12 +1,15 @@
-"""One pass over `requests`: the selected rows as aligned NumPy arrays, and the accounting of all of them.
+"""Reading `requests`: the accounting of every row, and the values of the selected ones.
 
-Only the columns that the question needs are read. Instants become differences at once, so that a row costs
-44 bytes whatever its table holds.
+Only the columns that the question needs are read, once; another thread reads ahead. A run too large for that
+is read once for each few of the distributions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import queue
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ from raybench.analysis.columns import (
     OUTCOMES,
     PHASES,
     Growing,
+    Rows,
     chunk_gaps,
     codes,
     difference,
@@ -26,54 +30,20 @@ from raybench.analysis.columns import (
     time_per_token,
     valid,
 )
-from raybench.analysis.question import Question
+from raybench.analysis.latency import good, request_timeout_s
+from raybench.analysis.metrics import NAMES, Metrics
+from raybench.analysis.question import Anchor, Objective, Question
 from raybench.analysis.selection import Selection
 from raybench.analysis.source import Source
 from raybench.analysis.tally import Tally
 from raybench.schema import Requests
 
+__all__ = ["Collected", "Rows", "collect", "passes"]
 
-@dataclass
-class Rows:
-    """Selected rows, aligned; durations in ns, MISSING (NaN for tpot) where there is none."""
-
-    outcome: NDArray[np.int8]
-    answered: NDArray[np.bool_]  # an HTTP status arrived
-    lateness: NDArray[np.int64]  # sent − anchor
-    ttft: NDArray[np.int64]  # first token − sent
-    e2e: NDArray[np.int64]  # done − sent
-    tpot: NDArray[np.float64]  # (last − first) / (tokens − 1), or ONE_TOKEN
-    tokens: NDArray[np.int32]  # −1 without usage
-    stage: NDArray[np.int16]
-    group: NDArray[np.int32]  # index into `group_names`; −1 for none
-
-    @property
-    def n(self) -> int:
-        return len(self.outcome)
-
-
-_TYPES: dict[str, type[np.generic]] = {
-    "outcome": np.int8,
-    "answered": np.bool_,
-    "lateness": np.int64,
-    "ttft": np.int64,
-    "e2e": np.int64,
-    "tpot": np.float64,
-    "tokens": np.int32,
-    "stage": np.int16,
-    "group": np.int32,
-}
-
-
-@dataclass
-class Collected:
-    rows: Rows
-    group_keys: list[Any]  # what each number in `rows.group` stands for
-    tally: Tally
-    lateness_all: NDArray[np.int64]  # of every row that was sent, selected or not
-    gaps: NDArray[np.int64]  # between the chunks of one answer, of the selected rows that ended well
-    selection: Selection
-
+BUDGET_BYTES = 900 * 2**20
+"""Values kept at once. Up to 18 million requests one pass is enough."""
+BATCH_ROWS = 2**16
+"""Smaller batches are joined: a call into NumPy costs as much as a thousand rows."""
 
 COLUMNS = [
     Requests.request_id,
@@ -94,54 +64,119 @@ COLUMNS = [
 ]
 
 
-def collect(source: Source, question: Question) -> Collected:
-    """Read the run once. Memory: 44 bytes a selected row, 1 a planned one, 8 a timed chunk."""
+@dataclass
+class Collected:
+    """`metrics` of all selected rows; `stages` and `groups` of their parts, by stage and by the question's
+    groups. `lateness_all`: of every row that was sent, None where everything is selected.
+    """
+
+    selection: Selection
+    tally: Tally
+    metrics: Metrics
+    stages: dict[int, Metrics] = field(default_factory=dict)
+    groups: dict[Any, Metrics] = field(default_factory=dict)
+    lateness_all: Growing | None = None
+    gaps: Growing = field(default_factory=lambda: Growing(np.int64, 0))
+
+
+def passes(planned: int, *, parts: int) -> list[tuple[str, ...]]:
+    """Which distributions to read for at once, so that their values fit the budget. `parts`: how many times
+    each value is kept (for the whole, for its stage, for its group).
+    """
+    at_once = max(1, BUDGET_BYTES // max(1, planned * 8 * parts))
+    return [NAMES[i : i + at_once] for i in range(0, len(NAMES), at_once)]
+
+
+def collect(
+    source: Source,
+    question: Question,
+    *,
+    anchor: Anchor,
+    objectives: Sequence[Objective],
+    wanted: Collection[str],
+    by_stage: bool,
+    first: bool = True,
+) -> Collected:
+    """Read the run once, for the values of `wanted`. Only the `first` of several passes looks at chunks."""
     manifest = source.manifest
+    load = manifest.scenario.get("load") or {}
+    timeout_s, planned, by = request_timeout_s(manifest.scenario), manifest.planned, question.by
     selection = Selection.of(question, manifest.scenario)
     everything = selection.is_everything
-    by = question.by
-    chunks = (manifest.scenario.get("load") or {}).get("record_chunks", True)
-    columns = [*COLUMNS, *([Requests.chunk_ns] if chunks else [])]
+    with_chunks = first and load.get("record_chunks", True)
+    columns = [*COLUMNS, *([Requests.chunk_ns] if with_chunks else [])]
     columns += [by] if isinstance(by, str) and by not in columns else []
-    tally = Tally(manifest.planned)
-    out = {name: Growing(dtype, manifest.planned) for name, dtype in _TYPES.items()}
-    lateness_all = Growing(np.int64, 0 if everything else manifest.planned)
-    gaps = Growing(np.int64, 0)
-    groups: dict[Any, int] = {}
-    for batch in source.batches(Requests, columns):
+    found = Collected(selection, Tally(planned), Metrics(wanted, planned, timeout_s))
+    found.lateness_all = None if everything else Growing(np.int64, planned if first else 0)
+    numbers: dict[Any, int] = {}
+    for batch in ahead(joined(source.batches(Requests, columns))):
         outcome = codes(batch.column(Requests.outcome), OUTCOMES)
-        anchor, sent = instants(batch, Requests.anchor_ns), instants(batch, Requests.sent_ns)
-        done = instants(batch, Requests.done_ns)
-        lateness = difference(sent, anchor)
-        tally.add(batch.column(Requests.request_id).to_numpy(), outcome, sent, done)
-        start = np.where(anchor == MISSING, sent, anchor)
+        sent, done = instants(batch, Requests.sent_ns), instants(batch, Requests.done_ns)
+        found.tally.add(batch.column(Requests.request_id).to_numpy(), outcome, sent, done)
+        start = instants(batch, Requests.anchor_ns)
+        if found.lateness_all is not None:
+            late = difference(sent, start)
+            found.lateness_all.append(late[late != MISSING])
+        start = np.where(start == MISSING, sent, start)
         if not everything:
-            lateness_all.append(lateness[lateness != MISSING])
             keep = _kept(batch, selection, start)
-            batch = batch.filter(pa.array(keep))
-            outcome, sent, done = outcome[keep], sent[keep], done[keep]
-            lateness, start = lateness[keep], start[keep]
+            batch, start, sent, done = batch.filter(pa.array(keep)), start[keep], sent[keep], done[keep]
+            outcome = outcome[keep]
         if batch.num_rows == 0:
             continue
-        tally.add_selected(batch, outcome, sent, start, done)
-        first = instants(batch, Requests.first_token_ns)
-        tokens = batch.column(Requests.output_tokens).fill_null(-1).to_numpy()
-        answered = valid(batch.column(Requests.http_status))
-        out["outcome"].append(outcome)
-        out["answered"].append(answered)
-        out["lateness"].append(lateness)
-        out["ttft"].append(difference(first, sent))
-        out["e2e"].append(difference(done, sent))
-        out["tpot"].append(time_per_token(first, instants(batch, Requests.last_token_ns), tokens))
-        out["tokens"].append(tokens)
-        out["stage"].append(batch.column(Requests.stage).to_numpy())
-        out["group"].append(group_codes(batch, by, start, groups))
-        if chunks:
-            gaps.append(chunk_gaps(batch, outcome))
-    tally.place_missing(source, selection)
-    rows = Rows(**{name: column.array() for name, column in out.items()})
-    every = rows.lateness[rows.lateness != MISSING] if everything else lateness_all.array()
-    return Collected(rows, list(groups), tally, every, gaps.array(), selection)
+        rows = _rows(batch, outcome, sent, done, group_codes(batch, by, start, numbers))
+        within = good(rows, anchor, objectives)
+        found.tally.add_selected(batch, outcome, sent, start, done)
+        found.metrics.add(rows, within)
+        if by_stage:
+            _add_parts(found.stages, rows.stage, rows, within, wanted, timeout_s, {})
+        if by is not None:
+            names = {number: key for key, number in numbers.items()} | {-1: None}
+            _add_parts(found.groups, rows.group, rows, within, wanted, timeout_s, names)
+        if with_chunks:
+            found.gaps.append(chunk_gaps(batch, outcome))
+    found.tally.place_missing(source, selection)
+    return found
+
+
+def _rows(
+    batch: pa.RecordBatch,
+    outcome: NDArray[np.int8],
+    sent: NDArray[np.int64],
+    done: NDArray[np.int64],
+    group: NDArray[np.int32],
+) -> Rows:
+    first = instants(batch, Requests.first_token_ns)
+    tokens = batch.column(Requests.output_tokens).fill_null(-1).to_numpy()
+    return Rows(
+        outcome=outcome,
+        answered=valid(batch.column(Requests.http_status)),
+        lateness=difference(sent, instants(batch, Requests.anchor_ns)),
+        ttft=difference(first, sent),
+        e2e=difference(done, sent),
+        tpot=time_per_token(first, instants(batch, Requests.last_token_ns), tokens),
+        tokens=tokens,
+        stage=batch.column(Requests.stage).to_numpy(),
+        group=group,
+    )
+
+
+def _add_parts(
+    parts: dict[Any, Metrics],
+    numbers: NDArray[Any],
+    rows: Rows,
+    within: NDArray[np.bool_],
+    wanted: Collection[str],
+    timeout_s: float,
+    names: dict[int, Any],
+) -> None:
+    """Each row into the part that its number stands for."""
+    for number in np.unique(numbers):
+        key = names.get(int(number), int(number))
+        if key not in parts:
+            parts[key] = Metrics(wanted, 0, timeout_s)
+        where = numbers == number
+        parts[key].add(rows if where.all() else rows.at(where), within[where])
 
 
 def _kept(batch: pa.RecordBatch, selection: Selection, start: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -151,3 +186,52 @@ def _kept(batch: pa.RecordBatch, selection: Selection, start: NDArray[np.int64])
     if selection.window_ns is not None:
         keep &= (start >= selection.window_ns[0]) & (start < selection.window_ns[1])
     return keep
+
+
+def joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of at least BATCH_ROWS, but for the last."""
+    waiting: list[pa.RecordBatch] = []
+    n = 0
+    for batch in batches:
+        waiting.append(batch)
+        n += batch.num_rows
+        if n >= BATCH_ROWS:
+            yield waiting[0] if len(waiting) == 1 else pa.concat_batches(waiting)
+            waiting, n = [], 0
+    if waiting:
+        yield pa.concat_batches(waiting)
+
+
+def ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches, read by another thread while the one before is worked on. Exceptions arrive."""
+    ready: queue.Queue[pa.RecordBatch | BaseException | None] = queue.Queue(maxsize=2)
+    stop = threading.Event()
+
+    def offer(item: pa.RecordBatch | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def read() -> None:
+        try:
+            for batch in batches:
+                offer(batch)
+                if stop.is_set():
+                    return
+            offer(None)
+        except BaseException as e:
+            offer(e)
+
+    thread = threading.Thread(target=read, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()

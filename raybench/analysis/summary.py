@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from raybench.analysis import latency, oha
-from raybench.analysis.columns import CANCELLED, LOST, MISSING, OK, OUTCOMES, counts_for_oha
+from raybench.analysis import oha
+from raybench.analysis.columns import CANCELLED, LOST, NOT_SENT, OK, OUTCOMES
 from raybench.analysis.figures import (
     Accounting,
     Goodput,
@@ -21,9 +20,11 @@ from raybench.analysis.figures import (
     Summary,
     Throughput,
 )
-from raybench.analysis.quantiles import Value, distribution
+from raybench.analysis.latency import Parts
+from raybench.analysis.metrics import E2E, LATENESS, TPOT, TTFT, Metrics
+from raybench.analysis.quantiles import Distribution, Value, distribution
 from raybench.analysis.question import SUCCESS_RATE, Anchor, Objective, Question, scenario_objectives
-from raybench.analysis.rows import Collected, collect
+from raybench.analysis.rows import Collected, collect, passes
 from raybench.analysis.scaling import scaling
 from raybench.analysis.source import Source
 from raybench.analysis.tally import Tally
@@ -40,22 +41,16 @@ def summarise(source: Source, question: Question | None = None) -> Summary:
         objectives = scenario_objectives(manifest.scenario)
     closed = manifest.load_kind is LoadKind.CLOSED
     anchor = Anchor.SENT if closed else question.anchor or Anchor.SCHEDULED
-    data = collect(source, question)
-    tally = data.tally
+    read = _read(source, question, objectives, anchor)
+    data, tally = read.data, read.data.tally
     selected = _selected(manifest, question, data)
     accounting = _accounting(manifest, tally)
-    percents = list(dict.fromkeys([*question.percentiles, *(o.percent for o in objectives if o.percent)]))
-    latencies = latency.latencies(data, percents, manifest, scheduled=not closed)
-    good = latency.good(data.rows, anchor, objectives)
+    latencies = _latencies(read, scheduled=not closed)
     going = manifest.status is RunStatus.RUNNING
     planned = int(tally.selected.sum()) + (0 if going else tally.missing_selected)  # as far as one can know
     rate = int(tally.selected[OK]) / planned if planned else None
-    anchors = [Anchor.SENT] + [Anchor.SCHEDULED] * (question.anchor is Anchor.SCHEDULED and not closed)
-    late = sorted({50.0, 90.0, 99.0, *percents})
     reasons = sorted(tally.reasons.items(), key=lambda item: (-item[1], item[0]))
-    judged = verdict(
-        source, accounting, None if closed else distribution(data.lateness_all, (99,)), objectives
-    )
+    judged = verdict(source, accounting, None if closed else read.lateness_all, objectives)
     scaled = scaling(source)
     return Summary(
         header=_header(source),  # after everything was read, since reading finds problems
@@ -64,17 +59,99 @@ def summarise(source: Source, question: Question | None = None) -> Summary:
         percentiles=question.percentiles,
         accounting=accounting,
         reasons=tuple(Reason(str(OUTCOMES[code]), error, count) for (code, error), count in reasons),
-        lateness=None if closed else latency.lateness(data.rows, late),
+        lateness=None if closed else read.distributions[LATENESS],
         latencies=latencies,
-        throughput=_throughput(data, selected, percents),
-        goodput=_goodput(int(good.sum()), selected, planned),
+        throughput=_throughput(read, selected),
+        goodput=_goodput(data.metrics.good, selected, planned),
         objectives=tuple(_result(o, latencies, anchor, rate) for o in objectives),
-        stages=latency.by_stage(data.rows, good, percents, anchor, manifest),
-        grouping=latency.by_group(data, good, percents, anchor, manifest, question),
+        stages=read.stages.grouping("stage") if len(read.stages) > 1 else None,
+        grouping=read.groups.grouping(question.by) if question.by is not None else None,
         success_rate=rate,
         verdict=judged,
-        oha=tuple(_oha(data, selected, planned, a) for a in anchors),
+        oha=tuple(
+            _oha(read, a, selected, planned) for a in (Anchor.SENT, Anchor.SCHEDULED) if a in read.answered
+        ),
         scaling=scaled,
+    )
+
+
+@dataclass
+class _Read:
+    """What one or more passes over the requests left: counts and distributions, no values."""
+
+    data: Collected  # of the first pass
+    lateness_all: Distribution  # of every request that was sent, selected or not
+    inter_chunk: Distribution
+    stages: Parts
+    groups: Parts
+    distributions: dict[str, Distribution] = field(default_factory=dict)
+    rates: Distribution = field(default_factory=lambda: Distribution(0))
+    answered: dict[Anchor, oha.Durations] = field(default_factory=dict)
+
+
+def _read(source: Source, question: Question, objectives: Sequence[Objective], anchor: Anchor) -> _Read:
+    manifest = source.manifest
+    closed = manifest.load_kind is LoadKind.CLOSED
+    percents = list(dict.fromkeys([*question.percentiles, *(o.percent for o in objectives if o.percent)]))
+    stated = (manifest.scenario.get("load") or {}).get("stages") or []
+    by_stage = len(stated) != 1
+    parts = 1 + by_stage + (question.by is not None)
+    read: _Read | None = None
+    for names in passes(manifest.planned, parts=parts):
+        data = collect(
+            source,
+            question,
+            anchor=anchor,
+            objectives=objectives,
+            wanted=names,
+            by_stage=by_stage,
+            first=read is None,
+        )
+        if read is None:
+            everyone = data.lateness_all
+            read = _Read(
+                data=data,
+                lateness_all=distribution(everyone.array(), (99,)) if everyone else Distribution(0),
+                inter_chunk=distribution(data.gaps.array(), percents),
+                stages=Parts(anchor, percents),
+                groups=Parts(anchor, percents),
+            )
+            data.lateness_all = data.gaps = None  # type: ignore[assignment]  # their memory is needed
+        read.stages.take(data.stages, names)
+        read.groups.take(data.groups, names)
+        _describe(read, data.metrics, names, percents)
+        asked = [Anchor.SENT] + [Anchor.SCHEDULED] * (question.anchor is Anchor.SCHEDULED and not closed)
+        for a in (a for a in asked if E2E[a] in names):
+            read.answered[a] = oha.durations(data.metrics.take_answered_s(a))
+        data.metrics.forget()
+    assert read is not None
+    return read
+
+
+def _describe(read: _Read, metrics: Metrics, names: Sequence[str], percents: Sequence[float]) -> None:
+    for name in names:
+        wanted = sorted({50.0, 90.0, 99.0, *percents}) if name == LATENESS else percents
+        read.distributions[name] = metrics.describe(name, wanted)
+    if LATENESS in names and read.data.selection.is_everything:
+        read.lateness_all = read.distributions[LATENESS]
+    if TPOT in names:
+        rates = metrics.take_rates()
+        read.rates = distribution(rates, sorted({5.0, 50.0, 95.0, *percents}), per=1)
+
+
+def _latencies(read: _Read, *, scheduled: bool) -> Latencies:
+    found, m, tally = read.distributions, read.data.metrics, read.data.tally
+    return Latencies(
+        ttft_scheduled=found[TTFT[Anchor.SCHEDULED]] if scheduled else None,
+        ttft_sent=found[TTFT[Anchor.SENT]],
+        e2e_scheduled=found[E2E[Anchor.SCHEDULED]] if scheduled else None,
+        e2e_sent=found[E2E[Anchor.SENT]],
+        tpot=found[TPOT],
+        inter_chunk=read.inter_chunk,
+        failed_left_out=m.failed_left_out,
+        without_first_token=m.without_first_token,
+        without_tpot=m.without_tpot,
+        one_chunk_per_token=tally.with_usage > 0 and tally.chunks_are_tokens,
     )
 
 
@@ -123,7 +200,7 @@ def _selected(manifest: Manifest, question: Question, data: Collected) -> Select
         window_s=window,
         phase=None if selection.phase is None else str(selection.phase),
         phase_is_default=selection.phase_is_default,
-        rows=data.rows.n,
+        rows=data.metrics.requests,
         span_s=span if span and span > 0 else None,
         span_meaning=meaning,
     )
@@ -148,16 +225,15 @@ def _per(count: float, span_s: float | None) -> float | None:
     return count / span_s if span_s else None
 
 
-def _throughput(data: Collected, selected: Selected, percents: Sequence[float]) -> Throughput:
-    rows, tally = data.rows, data.tally
-    tokens = int(rows.tokens[rows.tokens > 0].sum(dtype=np.int64))
+def _throughput(read: _Read, selected: Selected) -> Throughput:
+    m, tally = read.data.metrics, read.data.tally
     return Throughput(
         sent_per_s=_per(tally.selected_sent, selected.span_s),
-        ok_per_s=_per(int(tally.selected[OK]), selected.span_s),
-        output_tokens=tokens,
-        tokens_per_s=_per(tokens, selected.span_s),
-        user_tokens_per_s=distribution(latency.user_rates(rows), sorted({5.0, 50.0, 95.0, *percents}), per=1),
-        without_usage=int(((rows.outcome == OK) & (rows.tokens < 0)).sum()),
+        ok_per_s=_per(m.ok, selected.span_s),
+        output_tokens=m.output_tokens,
+        tokens_per_s=_per(m.output_tokens, selected.span_s),
+        user_tokens_per_s=read.rates,
+        without_usage=m.without_usage,
     )
 
 
@@ -180,21 +256,14 @@ def _result(objective: Objective, found: Latencies, anchor: Anchor, rate: float 
     return ObjectiveResult(objective, value, met)
 
 
-def _oha(data: Collected, selected: Selected, planned: int, anchor: Anchor) -> OhaFigures:
-    rows, tally = data.rows, data.tally
-    counted = counts_for_oha(rows.outcome, rows.answered) & (rows.e2e != MISSING)
-    if anchor is Anchor.SCHEDULED:
-        counted &= rows.lateness != MISSING
-    durations = rows.e2e[counted]
-    if anchor is Anchor.SCHEDULED:
-        durations += rows.lateness[counted]
+def _oha(read: _Read, anchor: Anchor, selected: Selected, planned: int) -> OhaFigures:
+    tally = read.data.tally
     as_success = {str(OUTCOMES[i]): int(n) for i, n in enumerate(tally.as_success) if n and i != OK}
-    left_out = {
-        str(OUTCOMES[i]): int(tally.selected[i]) for i in (CANCELLED, OUTCOMES.index(Outcome.NOT_SENT))
-    }
+    left_out = {str(OUTCOMES[i]): int(tally.selected[i]) for i in (CANCELLED, NOT_SENT)}
     left_out[str(OUTCOMES[LOST])] = planned - int(tally.selected.sum()) + int(tally.selected[LOST])
+    rates = [read.rates.at(p) for p in (5.0, 95.0)]
     return oha.figures(
-        durations / 1e9,
+        read.answered[anchor],
         anchor=anchor,
         errors=tally.oha_errors,
         cut_off=tally.cut_off,
@@ -202,7 +271,7 @@ def _oha(data: Collected, selected: Selected, planned: int, anchor: Anchor) -> O
         total_bytes=tally.bytes_answered,
         status_codes=tally.statuses,
         dialup_s=_dialup_s(tally),
-        rates=latency.user_rates(rows),
+        toks_per_s=(rates[0].value, rates[1].value) if rates[0] and rates[1] else None,
         counted_as_success=as_success,
         left_out={outcome: n for outcome, n in left_out.items() if n},
     )

@@ -92,8 +92,9 @@ def _autoscaling(settings: Mapping[str, Any]) -> str:
     rest = []
     for key, v in settings.items():
         if key not in limits and v is not None and v is not False and isinstance(v, int | float | str):
-            is_time = key.endswith("window") and not isinstance(v, str)
-            rest.append(f"{key.replace('_', ' ')} {duration(v) if is_time else _plain(v)}")
+            is_time = key.endswith("window") and isinstance(v, int | float)
+            shown = duration(float(v)) if is_time else _plain(v)
+            rest.append(f"{key.replace('_', ' ')} {shown}")
     policy = str(settings.get("policy")).replace("_", " ")
     who = f"{settings.get('min_replicas')} to {settings.get('max_replicas')} replicas by {policy}"
     return ": ".join([who, ", ".join(rest)] if rest else [who])
