@@ -9,8 +9,8 @@ the same figures, each in a process of its own, in turns, warm cache:
 - raybench, from the compacted run: `summarise`, which is everything a report prints
 - raybench, from the streams as they were written
 - DuckDB with two threads, over the compacted tables through pyarrow datasets: counts by outcome, then n,
-  mean, min, max and the exact discrete percentiles 50, 90, 95, 99 of lateness, TTFT and E2E from scheduled and from
-  sent, TPOT and 1/TPOT, tokens, goodput within two objectives; fewer figures than the report has
+  mean, min, max and the exact discrete percentiles 50, 90, 95, 99 of lateness, TTFT and E2E from scheduled
+  and from sent, TPOT and 1/TPOT, tokens, goodput within two objectives; fewer figures than the report has
 
 Printed: wall and CPU seconds from opening the run to the figures, imports left out (on a machine with other
 work the CPU seconds are the ones to compare), and the largest resident memory of the process (ru_maxrss),

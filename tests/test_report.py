@@ -36,7 +36,7 @@ SCENARIO = {
         },
     },
     "load": {
-        "stages": [{"duration": 2400.0, "arrival": {"process": "constant", "interval": 15.0, "rate": None}}],
+        "stages": [{"duration": 2400.0, "arrival": {"process": "constant", "interval": 15.0, "rate": None}}] * 2,
         "request": {"prompt": "Describe it.", "max_tokens": 4096, "timeout": 300.0},
     },
     "objectives": {"ttft_p99": 2.0, "success_rate": 0.999},
@@ -74,7 +74,7 @@ def test_the_text_says_what_a_reader_looks_for(tmp_path: Path) -> None:
         "*** EMULATED ENGINE: its speed is a model's, not a GPU's. ***",
         "llama3-8b on emulated",
         "by queue depth: scale up queue depth 5, scale down queue depth 1, autoscaling window 60.0 s",
-        "open loop: constant, one every 15.0 s for 2400 s",
+        "open loop: constant, one every 15.0 s for 2400 s, then constant, one every 15.0 s for 2400 s",
         "sha256 " + "0" * 64,
         "ray 2.60.0",
         "It balances: 20 planned, 20 accounted for.",

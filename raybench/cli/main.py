@@ -18,7 +18,6 @@ COMMANDS = {
     "remove": "take the application away again",
     "analyze": "the report of a run, from its tables",
     "compact": "one tidy file a table",
-    "compact": "one tidy file a table",
     "compare": "differences between runs, with confidence, for people and for CI",
     "schedule": "show, check and export the stimulus",
 }
