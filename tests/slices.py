@@ -44,7 +44,11 @@ class Memory:
 
 
 def schedule(
-    scheduled_ns: Sequence[int] | None, *, rows: int = 0, ids: Sequence[int] | None = None, **columns: Any
+    scheduled_ns: Sequence[int | None] | None,
+    *,
+    rows: int = 0,
+    ids: Sequence[int] | None = None,
+    **columns: Any,
 ) -> pa.Table:
     """A schedule of these instants (None for a closed loop of `rows`), other columns as given or empty."""
     n = rows if scheduled_ns is None else len(scheduled_ns)

@@ -7,7 +7,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,17 +37,6 @@ def slow_url() -> Iterator[str]:
 def hostile() -> Iterator[HostileServer]:
     with HostileServer() as server:
         yield server
-
-
-def at_once(rows: list[dict[str, Any]]) -> int:
-    """The most requests that were in flight together, by their own instants."""
-    steps = [(row[Requests.sent_ns], 1) for row in rows if row[Requests.sent_ns] is not None]
-    steps += [(row[Requests.done_ns], -1) for row in rows if row[Requests.sent_ns] is not None]
-    level = most = 0
-    for _, step in sorted(steps):
-        level += step
-        most = max(most, level)
-    return most
 
 
 # --- open loop --------------------------------------------------------------------------------------
@@ -155,75 +143,6 @@ def test_requests_carry_their_id_and_the_run(hostile: HostileServer) -> None:
 def test_nothing_planned_is_over_at_once(url: str) -> None:
     progress, memory = drive(make_slice(url, schedule([])))
     assert (progress.finished, progress.accounted, memory.rows()) == (True, 0, [])
-
-
-# --- capped client ----------------------------------------------------------------------------------
-
-
-def test_a_capped_client_keeps_instants_and_lets_rows_wait(slow_url: str) -> None:
-    planned = [i * MS for i in range(12)]
-    _, memory = drive(
-        make_slice(slow_url, schedule(planned), load_kind=LoadKind.CAPPED, max_in_flight=3), lead_ms=50
-    )
-    rows = memory.rows()
-    assert at_once(rows) == 3
-    assert [row[Requests.anchor_ns] for row in rows] == planned
-    lateness = [row[Requests.sent_ns] - row[Requests.anchor_ns] for row in rows]
-    assert lateness[11] >= 3 * 30 * MS - 11 * MS  # three rounds of 30 ms before it
-
-
-def test_rows_still_waiting_when_the_load_ends_are_not_sent(hostile: HostileServer) -> None:
-    table = schedule([i * MS for i in range(10)])
-    url = hostile.url("never_answers")
-    progress, memory = drive(
-        make_slice(
-            url, table, load_kind=LoadKind.CAPPED, max_in_flight=2, load_end_ns=400 * MS, timeout_s=0.6
-        ),
-        lead_ms=200,
-    )
-    assert progress.outcomes == {Outcome.TIMEOUT: 2, Outcome.NOT_SENT: 8}
-    for row in memory.rows()[2:]:
-        assert row[Requests.outcome] == Outcome.NOT_SENT
-        assert row[Requests.error] == "still waiting when the load ended"
-        assert row[Requests.sent_ns] is None and row[Requests.done_ns] is None
-        assert row[Requests.anchor_ns] == row[Requests.request_id] * MS
-
-
-# --- closed loop ------------------------------------------------------------------------------------
-
-
-def test_a_closed_loop_keeps_its_callers_busy(slow_url: str) -> None:
-    table = schedule(None, rows=20)
-    progress, memory = drive(make_slice(slow_url, table, load_kind=LoadKind.CLOSED, concurrency=4))
-    rows = memory.rows()
-    assert at_once(rows) == 4 and progress.outcomes == {Outcome.OK: 20}
-    assert all(row[Requests.anchor_ns] is None for row in rows)
-    assert progress.lateness_p99_ns is None
-
-
-def test_think_time_passes_before_the_next_row(url: str) -> None:
-    table = schedule(None, rows=4, think_ns=[20 * MS] * 4)
-    _, memory = drive(make_slice(url, table, load_kind=LoadKind.CLOSED, concurrency=1))
-    rows = memory.rows()
-    for before, after in pairwise(rows):
-        assert after[Requests.sent_ns] - before[Requests.done_ns] >= 19 * MS
-
-
-def test_a_closed_loop_ends_with_its_load(slow_url: str) -> None:
-    table = schedule(None, rows=10_000)
-    progress, memory = drive(
-        make_slice(slow_url, table, load_kind=LoadKind.CLOSED, concurrency=2, load_end_ns=300 * MS),
-        lead_ms=100,
-    )
-    assert progress.accounted == 10_000 and len(memory.rows()) == 10_000
-    sent = [row for row in memory.rows() if row[Requests.outcome] != Outcome.NOT_SENT]
-    assert all(row[Requests.sent_ns] < 310 * MS for row in sent) and len(sent) < 50
-    assert progress.in_flight == 0
-
-
-def test_fewer_rows_than_callers(url: str) -> None:
-    progress, _ = drive(make_slice(url, schedule(None, rows=2), load_kind=LoadKind.CLOSED, concurrency=9))
-    assert progress.outcomes == {Outcome.OK: 2}
 
 
 # --- stopping ---------------------------------------------------------------------------------------

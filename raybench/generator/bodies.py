@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -115,9 +116,40 @@ class LookAhead:
                     self._changed.notify_all()
 
 
-def prepared(render: Bodies, schedule: pa.Table) -> Rendered | LookAhead:
+class Conversing:
+    """Bodies of conversations: first turns ahead and in order, a later turn's as soon as the one before it
+    was taken, so while that is being answered."""
+
+    def __init__(self, render: Bodies, keys: np.ndarray, later: np.ndarray) -> None:
+        self._render, self._keys = render, keys
+        self._later = np.append(later, False).data
+        self._firsts = LookAhead(render, keys[~later])
+        self._thread = ThreadPoolExecutor(1, "raybench-bodies-later")
+        self._coming: dict[int, Future[bytes]] = {}
+
+    @property
+    def waited(self) -> int:
+        return self._firsts.waited
+
+    def take(self, row: int) -> bytes:
+        if self._later[row + 1]:
+            self._coming[row + 1] = self._thread.submit(_render, self._render, int(self._keys[row + 1]))
+        if self._later[row]:
+            return self._coming.pop(row).result()
+        return self._firsts.take(row)
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        self._firsts.close()
+
+
+Ready = Rendered | LookAhead | Conversing
+
+
+def prepared(render: Bodies, schedule: pa.Table) -> Ready:
     """Bodies for a slice: all of them now if they are few, else a stretch ahead."""
     keys = keys_of(schedule)
-    if len(np.unique(keys)) > FEW:
-        return LookAhead(render, keys)
-    return Rendered(render, keys)
+    if len(np.unique(keys)) <= FEW:
+        return Rendered(render, keys)
+    later = schedule.column(Schedule.turn).fill_null(0).to_numpy() > 0
+    return Conversing(render, keys, later) if later.any() else LookAhead(render, keys)

@@ -1,7 +1,8 @@
 """When the next request goes: one sender for each kind of load.
 
-Rows are positions in the slice. A sender calls `launch(row, anchor_ns)` when a row's time has come,
-is told of every finished request through `freed`, and names what it never sent through `unsent`.
+Rows are positions in the slice. A sender calls `launch(row, anchor_ns)` when a row's time has come and
+is told of every request that ended through `ended`. Turns of a conversation are neighbouring rows; a
+later turn has no instant of its own but goes `think_ns` after the answer before it, however that ended.
 
 How an instant is kept (`OpenSender`). The alarm is set `lead` before it; the kernel brings the thread
 back some 10 to 100 µs after the alarm, and what is left is spun away on the clock. A busy loop comes
@@ -23,13 +24,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 from time import monotonic_ns
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raybench.client import Client
 from raybench.generator.alarm import alarm
+from raybench.schema import Schedule
 
 NEVER = 2**63 - 1
 LEAD_MAX_NS = 300_000
@@ -42,41 +46,57 @@ BURST = 32
 Launch = Callable[[int, int | None], None]
 
 
+class Rows:
+    """What a sender needs of the schedule. Memoryviews give Python ints in 40 ns, without a copy."""
+
+    def __init__(self, schedule: pa.Table, t0_ns: int, load_end_ns: int | None) -> None:
+        instants = schedule.column(Schedule.scheduled_ns).fill_null(NEVER).to_numpy()
+        turns = schedule.column(Schedule.turn).fill_null(0).to_numpy()
+        think_ns = schedule.column(Schedule.think_ns).fill_null(0).to_numpy()
+        self.t0_ns = t0_ns
+        self.end_ns = NEVER if load_end_ns is None else t0_ns + load_end_ns
+        self.count = len(turns)
+        self.think_ns = np.ascontiguousarray(think_ns, np.int64).data
+        self.later = np.append(turns > 0, False).data  # one more, so that the last row has a next one
+        self.has_turns = bool((turns > 0).any())
+        # Rows that wait for no other, and when they are due.
+        self.firsts = np.flatnonzero(turns <= 0)
+        self.due_ns = np.ascontiguousarray(instants[self.firsts], np.int64).data
+
+
 class OpenSender:
     """Each row at its instant, whatever the server does. Overdue rows go at once, in order."""
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        client: Client,
-        launch: Launch,
-        scheduled_ns: np.ndarray,
-        t0_ns: int,
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, client: Client, launch: Launch, rows: Rows) -> None:
         self._client = client
         self._launch = launch
-        self._rows = len(scheduled_ns)
-        # A memoryview gives Python ints in 40 ns, without a copy of the column.
-        self._due_ns = np.ascontiguousarray(scheduled_ns, np.int64).data
-        self._t0_ns = t0_ns
-        self._next = 0
+        self._rows = rows
+        self._firsts = np.ascontiguousarray(rows.firsts, np.int64).data
+        self._due_ns = rows.due_ns
+        self._end = len(rows.due_ns)
+        self._next = 0  # of the rows that have instants
+        self._turns: list[tuple[int, int]] = []  # heap of later turns: instant, row
         self._lead_ns = _LEAD_START_NS
-        self._alarm = alarm(loop, self._ring)
+        self._spin_ns = 0
         self._armed_ns = 0
+        self._stopped = False
+        self._alarm = alarm(loop, self._ring)
 
     def start(self) -> None:
         self._client.on_due = self._dispatch
         self._arm()
 
-    def freed(self) -> None:
-        """An open loop does not care."""
+    def ended(self, row: int, done_ns: int) -> None:
+        """An open loop does not care, but for the turn that waits for this answer."""
+        if self._rows.later[row + 1]:
+            heappush(self._turns, (done_ns + self._rows.think_ns[row + 1], row + 1))
+            if self._client.due_ns > self._turns[0][0]:
+                self._arm()
 
     def stop(self) -> None:
+        self._stopped = True
         self._client.due_ns = NEVER
         self._alarm.close()
-
-    def unsent(self) -> np.ndarray:
-        return np.arange(self._next, self._rows)
 
     @property
     def idle_ns(self) -> int:
@@ -91,33 +111,41 @@ class OpenSender:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        row = self._next
-        end = min(self._rows, row + BURST)
         now_ns = monotonic_ns()
-        while row < end:
-            due_ns = self._t0_ns + self._due_ns[row]
+        for _ in range(BURST):
+            due_ns = self._soonest_ns()
             if due_ns > now_ns:
                 if due_ns - now_ns > self._spin_ns:
                     break
                 while (now_ns := monotonic_ns()) < due_ns:
                     pass
-            self._next = row = row + 1
-            self._go(row - 1, due_ns)
+            if self._turns and self._turns[0][0] == due_ns:
+                self._go(heappop(self._turns)[1], due_ns)
+            else:
+                self._next += 1
+                self._go(self._firsts[self._next - 1], due_ns)
             now_ns = monotonic_ns()
         self._arm()
 
     def _go(self, row: int, due_ns: int) -> None:
         self._launch(row, due_ns)
 
+    def _soonest_ns(self) -> int:
+        due_ns = self._rows.t0_ns + self._due_ns[self._next] if self._next < self._end else NEVER
+        return min(due_ns, self._turns[0][0]) if self._turns else due_ns
+
     def _arm(self) -> None:
-        row = self._next
-        if row == self._rows:
+        if self._stopped:
+            return
+        due_ns = self._soonest_ns()
+        if due_ns == NEVER:
             self._client.due_ns = NEVER
             return
-        due_ns = self._due_ns[row]
-        gap_ns = due_ns - self._due_ns[row - 1] if row else LEAD_MAX_NS << 3
-        self._spin_ns = min(self._lead_ns, gap_ns >> 3)
-        self._client.due_ns = due_ns = due_ns + self._t0_ns
+        # The gap before this row is what a spin may take an eighth of.
+        gap_ns = due_ns - self._client.due_ns if self._client.due_ns != NEVER else LEAD_MAX_NS << 3
+        if gap_ns > 0:
+            self._spin_ns = min(self._lead_ns, gap_ns >> 3)
+        self._client.due_ns = due_ns
         self._armed_ns = due_ns - self._spin_ns
         self._alarm.set(self._armed_ns)
 
@@ -126,89 +154,70 @@ class CappedSender(OpenSender):
     """Rows keep their instants but wait, in order, for one of `cap` places: their lateness grows."""
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        client: Client,
-        launch: Launch,
-        scheduled_ns: np.ndarray,
-        t0_ns: int,
-        cap: int,
-        load_end_ns: int | None,
+        self, loop: asyncio.AbstractEventLoop, client: Client, launch: Launch, rows: Rows, cap: int
     ) -> None:
-        super().__init__(loop, client, launch, scheduled_ns, t0_ns)
+        super().__init__(loop, client, launch, rows)
         self._cap = cap
         self._waiting: deque[tuple[int, int]] = deque()  # row, instant
-        self._end_ns = NEVER if load_end_ns is None else t0_ns + load_end_ns
 
     def stop(self) -> None:
         super().stop()
         self._cap = 0
 
-    def freed(self) -> None:
-        while self._waiting and self._client.in_flight < self._cap:
-            if monotonic_ns() >= self._end_ns:
-                return
-            self._launch(*self._waiting.popleft())
-
-    def unsent(self) -> np.ndarray:
-        return np.concatenate([np.array([row for row, _ in self._waiting], np.int64), super().unsent()])
+    def ended(self, row: int, done_ns: int) -> None:
+        super().ended(row, done_ns)
+        self._admit()
 
     def _go(self, row: int, due_ns: int) -> None:
         self._waiting.append((row, due_ns))
-        self.freed()
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self._client.in_flight < self._cap:
+            if monotonic_ns() >= self._rows.end_ns:
+                return
+            self._launch(*self._waiting.popleft())
 
 
 class ClosedSender:
-    """`callers` requests at once, each followed by the next row after that row's think time.
+    """`callers` requests at once. Each caller goes on, after the think time, with the next turn of its
+    conversation, or with the next row that nobody has taken.
 
     Think time is kept by the loop's own timers, late by up to a millisecond.
     """
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        client: Client,
-        launch: Launch,
-        think_ns: np.ndarray,
-        t0_ns: int,
-        callers: int,
-        load_end_ns: int | None,
+        self, loop: asyncio.AbstractEventLoop, client: Client, launch: Launch, rows: Rows, callers: int
     ) -> None:
         self._loop = loop
         self._launch = launch
-        self._rows = len(think_ns)
-        self._think_ns = np.ascontiguousarray(think_ns, np.int64).data
+        self._rows = rows
+        self._firsts = np.ascontiguousarray(rows.firsts, np.int64).data
         self._callers = callers
-        self._t0_ns = t0_ns
-        self._end_ns = NEVER if load_end_ns is None else t0_ns + load_end_ns
         self._next = 0
         self._thinking: dict[int, Any] = {}  # row -> timer
         self._stopped = False
         self._alarm = alarm(loop, self._begin)
 
     def start(self) -> None:
-        self._alarm.set(self._t0_ns)
+        self._alarm.set(self._rows.t0_ns)
 
-    def freed(self) -> None:
-        """One caller is free: it takes the next row."""
-        row = self._next
-        if self._stopped or row == self._rows or monotonic_ns() >= self._end_ns:
+    def ended(self, row: int, done_ns: int) -> None:
+        """One caller has its answer."""
+        following = row + 1 if self._rows.later[row + 1] else self._take()
+        if following is None:
             return
-        self._next += 1
-        think_ns = self._think_ns[row] if row >= self._callers else 0
-        if think_ns > 0:
-            self._thinking[row] = self._loop.call_later(think_ns / 1e9, self._thought, row)
+        think_ns = self._rows.think_ns[following]
+        if think_ns > 0 and not self._stopped:
+            self._thinking[following] = self._loop.call_later(think_ns / 1e9, self._thought, following)
         else:
-            self._launch(row, None)
+            self._send(following)
 
     def stop(self) -> None:
         self._stopped = True
         for timer in self._thinking.values():
             timer.cancel()
         self._alarm.close()
-
-    def unsent(self) -> np.ndarray:
-        return np.concatenate([np.array(list(self._thinking), np.int64), np.arange(self._next, self._rows)])
 
     @property
     def idle_ns(self) -> int:
@@ -217,19 +226,20 @@ class ClosedSender:
 
     def _begin(self) -> None:
         for _ in range(self._callers):
-            self.freed()
+            row = self._take()
+            if row is not None:
+                self._send(row)
+
+    def _take(self) -> int | None:
+        if self._next == len(self._firsts):
+            return None
+        self._next += 1
+        return self._firsts[self._next - 1]
 
     def _thought(self, row: int) -> None:
         del self._thinking[row]
-        if monotonic_ns() >= self._end_ns:
-            self._thinking[row] = _NoTimer
-            return
-        self._launch(row, None)
+        self._send(row)
 
-
-class _NoTimer:
-    """Stands for the timer of a caller who was still thinking when the load ended."""
-
-    @staticmethod
-    def cancel() -> None:
-        """Nothing to cancel."""
+    def _send(self, row: int) -> None:
+        if not self._stopped and monotonic_ns() < self._rows.end_ns:
+            self._launch(row, None)

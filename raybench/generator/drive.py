@@ -16,6 +16,7 @@ import gc
 import os
 import sys
 import threading
+from bisect import bisect_left
 from collections import deque
 from pathlib import Path
 from time import monotonic_ns, thread_time_ns
@@ -24,7 +25,8 @@ import numpy as np
 import uvloop
 
 from raybench.client import Client, Exchange
-from raybench.generator.bodies import LookAhead, Rendered, prepared
+from raybench.generator import dispatch
+from raybench.generator.bodies import Ready, prepared
 from raybench.generator.dispatch import CappedSender, ClosedSender, OpenSender
 from raybench.generator.progress import Lateness, Progress
 from raybench.generator.recorder import Rows, Writer
@@ -57,7 +59,7 @@ class Drive:
         self._loop: uvloop.Loop | None = None
         self._client: Client | None = None
         self._writer: Writer | None = None
-        self._bodies: Rendered | LookAhead | None = None
+        self._bodies: Ready | None = None
 
     def run(self, t0_ns: int) -> Progress:
         """Sends each row at t0_ns + scheduled_ns on this process's monotonic clock and returns when
@@ -77,6 +79,7 @@ class Drive:
             record_chunks=slice.record_chunks,
             run_prefix=slice.run_prefix,
         )
+        self._taken = bytearray(self._planned)  # 1 for a row that was sent, or could not be made
         self._sender = self._make_sender(loop, client, t0_ns)
         self._t0_ns = t0_ns
         switch_s = sys.getswitchinterval()
@@ -141,19 +144,14 @@ class Drive:
 
     # --- on the loop ------------------------------------------------------------------------------
 
-    def _make_sender(
-        self, loop: uvloop.Loop, client: Client, t0_ns: int
-    ) -> OpenSender | CappedSender | ClosedSender:
-        slice, columns = self._slice, self._slice.schedule
+    def _make_sender(self, loop: uvloop.Loop, client: Client, t0_ns: int) -> OpenSender | ClosedSender:
+        slice = self._slice
+        self._plan = plan = dispatch.Rows(slice.schedule, t0_ns, slice.load_end_ns)
         if slice.load_kind is LoadKind.CLOSED:
-            think_ns = columns.column(Schedule.think_ns).fill_null(0).to_numpy()
-            callers = slice.concurrency or 1
-            return ClosedSender(loop, client, self._launch, think_ns, t0_ns, callers, slice.load_end_ns)
-        scheduled_ns = columns.column(Schedule.scheduled_ns).to_numpy()
+            return ClosedSender(loop, client, self._launch, plan, slice.concurrency or 1)
         if slice.load_kind is LoadKind.CAPPED:
-            cap = slice.max_in_flight or 1
-            return CappedSender(loop, client, self._launch, scheduled_ns, t0_ns, cap, slice.load_end_ns)
-        return OpenSender(loop, client, self._launch, scheduled_ns, t0_ns)
+            return CappedSender(loop, client, self._launch, plan, slice.max_in_flight or 1)
+        return OpenSender(loop, client, self._launch, plan)
 
     def _begin(self) -> None:
         assert self._loop is not None
@@ -172,6 +170,7 @@ class Drive:
     def _launch(self, row: int, anchor_ns: int | None) -> None:
         """The dispatch path: a body, a write, a note."""
         assert self._client is not None and self._bodies is not None
+        self._taken[row] = 1
         try:
             body = self._bodies.take(row)
         except Exception as error:
@@ -187,13 +186,16 @@ class Drive:
         self._rows.add(exchange)
         outcomes = self._outcomes
         outcomes[exchange.outcome] = outcomes.get(exchange.outcome, 0) + 1
+        done_ns = exchange.done_ns
+        assert done_ns is not None
         if exchange.outcome is Outcome.OK:
             begun_ns = exchange.anchor_ns or exchange.sent_ns
-            first_ns, done_ns = exchange.first_token_ns, exchange.done_ns
-            assert done_ns is not None
+            first_ns = exchange.first_token_ns
             self._recent.append((None if first_ns is None else first_ns - begun_ns, done_ns - begun_ns))
         self._left -= 1
-        self._sender.freed()
+        # Which row it was matters only to a conversation, and only then is looked for.
+        row = bisect_left(self._ids, exchange.request_id) if self._plan.has_turns else -1
+        self._sender.ended(row, done_ns)
         if not self._left and self._loop is not None:
             self._loop.stop()
 
@@ -204,7 +206,7 @@ class Drive:
         self._not_sent(np.array([row]), reason)
         if self._loop is not None:
             # Not from within: a sender may be in the middle of its rows.
-            self._loop.call_soon(self._sender.freed)
+            self._loop.call_soon(self._sender.ended, row, monotonic_ns())
 
     def _not_sent(self, rows: np.ndarray, reason: str) -> None:
         assert self._writer is not None
@@ -230,7 +232,7 @@ class Drive:
             return
         self._gave_up = True
         self._sender.stop()
-        self._not_sent(self._sender.unsent(), reason)
+        self._not_sent(np.flatnonzero(np.frombuffer(self._taken, np.int8) == 0), reason)
 
     def _tick(self) -> None:
         """Once a period: hand the rows over, sample this generator, collect garbage if there is room."""

@@ -81,7 +81,7 @@ class Writer:
         self._stages = schedule.column(Schedule.stage).to_numpy()
         open_loop = slice.load_kind is not LoadKind.CLOSED
         self._planned = (
-            schedule.column(Schedule.scheduled_ns).to_numpy()
+            schedule.column(Schedule.scheduled_ns).fill_null(NONE).to_numpy()
             if open_loop
             else np.full(schedule.num_rows, NONE, np.int64)
         )

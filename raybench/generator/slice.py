@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raybench.client import Endpoint
 from raybench.schema import LoadKind, Schedule, Table
@@ -44,7 +45,9 @@ class Slice:
         if self.load_kind is LoadKind.CLOSED and not (self.concurrency or 0) > 0:
             raise ValueError(f"concurrency {self.concurrency!r}: a closed loop needs a number above 0")
         if self.load_kind is not LoadKind.CLOSED:
-            instants = self.schedule.column(Schedule.scheduled_ns)
+            # Later turns of a conversation have no instant: the answer before them gives it.
+            first = pc.less_equal(pc.fill_null(self.schedule.column(Schedule.turn), 0), 0)
+            instants = self.schedule.column(Schedule.scheduled_ns).filter(first)
             if instants.null_count:
                 raise ValueError(
                     f"{Schedule.scheduled_ns}: null in {instants.null_count} rows of an {self.load_kind}"
