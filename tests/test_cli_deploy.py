@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import ray
 from click.testing import CliRunner, Result
+from ray._private.state import state
+from ray.core.generated.autoscaler_pb2 import ClusterConfig
 
 import raybench.fleet.cluster
 from raybench.cli.main import main
@@ -163,10 +165,19 @@ def test_remove_names_what_it_removed(
 GPU = {"engine": "emulated", "model": "m", "replica": {"accelerator": "A100-40G", "reserve": True}}
 
 
-def cluster(monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, float], grows: bool = False) -> None:
+def cluster(
+    monkeypatch: pytest.MonkeyPatch,
+    *nodes: dict[str, float],
+    grows: bool = False,
+    types: tuple[dict[str, float], ...] = (),
+) -> None:
     alive = [{"Alive": True, "NodeID": str(n), "Resources": node} for n, node in enumerate(nodes)]
     monkeypatch.setattr(ray, "nodes", lambda: alive)
     monkeypatch.setattr(preflight, "_cluster_grows", lambda: grows)
+    config = ClusterConfig()
+    for resources in types:
+        config.node_group_configs.add(max_count=2, resources={k: int(v) for k, v in resources.items()})
+    monkeypatch.setattr(state, "get_cluster_config", lambda: config if types else None)
 
 
 SMALL_NODE = {"CPU": 8.0, "memory": 32e9}
@@ -199,6 +210,16 @@ def test_a_replica_that_fits_somewhere_is_not_refused(monkeypatch: pytest.Monkey
 def test_a_cluster_that_adds_nodes_may_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster(monkeypatch, SMALL_NODE, grows=True)
     preflight.preflight(Deployment.model_validate(GPU))
+
+
+def test_the_node_types_that_may_be_added_decide_where_they_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster(monkeypatch, SMALL_NODE, grows=True, types=(SMALL_NODE, GPU_NODE))
+    preflight.preflight(Deployment.model_validate(GPU))
+    cluster(monkeypatch, SMALL_NODE, grows=True, types=(SMALL_NODE, GPU_NODE | {"GPU": 0.0}))
+    with pytest.raises(DeployError, match="GPU: a replica needs 1, the largest node or node type has 0"):
+        preflight.preflight(Deployment.model_validate(GPU))
 
 
 def test_the_emulated_engine_reserves_nothing_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,23 @@ class ClusterError(Exception):
 def in_job() -> bool:
     """Whether this process is the entry point of a `ray job submit`."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+PROBE_S = 5.0
+
+
+def _probe(address: str) -> None:
+    """Ray keeps trying an address where nobody listens for minutes; one connection tells at once."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", or another name that Ray resolves
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"Ray at {address!r} cannot be reached: {error.strerror or error}; "
+            "is that the address that `ray start --head` printed?"
+        ) from error
 
 
 @contextmanager
@@ -42,6 +60,7 @@ def attached(address: str | None = None) -> Iterator[bool]:
         # Workers must find raybench: a job's working directory brings it, otherwise we do.
         package = str(Path(raybench.__file__).parent)
         runtime_env = {} if in_job() else {"py_modules": [package]}
+        _probe(address)
         try:
             ray.init(address=address, runtime_env=runtime_env, namespace="raybench", **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:

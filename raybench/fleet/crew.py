@@ -60,7 +60,13 @@ def start_monitor(path: Path, application: str | None) -> Any:
     from raybench.fleet.monitor import start_monitor as start
     from raybench.serving.deployer import DEPLOYMENT_NAME
 
-    monitor = start(str(path), application, DEPLOYMENT_NAME)
+    try:
+        monitor = start(str(path), application, DEPLOYMENT_NAME)
+    except ValueError as error:  # an actor of that name is alive
+        raise CrewError(
+            f"serving.application: {application!r} is in use by another raybench run on this Ray; "
+            "wait for it, or give this scenario another serving.application and serving.route"
+        ) from error
     ray.get(monitor.who.remote())
     return monitor
 

@@ -19,20 +19,23 @@ class DeployError(Exception):
 def preflight(deployment: Deployment) -> None:
     """Raises DeployError, naming the resource, if no node could ever hold a replica.
 
-    On a cluster that adds nodes by itself nothing is refused: what it could add is not known here.
+    On a cluster that adds nodes by itself its node types count as well, where its autoscaler has made them
+    known; where it has not, nothing is refused.
     """
     from raybench.serving.app import actor_options
 
     if deployment.engine == "emulated" and not deployment.replica.reserve:
         return
     wanted = _resources(actor_options(deployment))
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    types = _node_types()
+    nodes = [*(node["Resources"] for node in ray.nodes() if node["Alive"]), *types]
     if any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in nodes):
         return
-    if _cluster_grows():
+    if not types and _cluster_grows():
         return
+    largest = "the largest node or node type" if types else "the largest node"
     lacking = [
-        f"{name}: a replica needs {amount:g}, the largest node has {max(n.get(name, 0.0) for n in nodes):g}"
+        f"{name}: a replica needs {amount:g}, {largest} has {max(n.get(name, 0.0) for n in nodes):g}"
         for name, amount in wanted.items()
         if all(node.get(name, 0.0) < amount for node in nodes)
     ] or [f"each of {', '.join(wanted)} is somewhere, but no single node has them all"]
@@ -47,6 +50,15 @@ def _resources(options: dict[str, Any]) -> dict[str, float]:
     if "accelerator_type" in options:
         named[f"accelerator_type:{options['accelerator_type']}"] = 0.001
     return {name: float(amount) for name, amount in named.items() if amount}
+
+
+def _node_types() -> list[dict[str, float]]:
+    """The resources of each node type that the cluster's autoscaler may add, as it has told Ray."""
+    from ray._private.state import state
+
+    config = state.get_cluster_config()
+    groups = config.node_group_configs if config else ()
+    return [{name: float(n) for name, n in g.resources.items()} for g in groups if g.max_count != 0]
 
 
 def _cluster_grows() -> bool:
