@@ -13,7 +13,7 @@ from raybench.fleet.crew import RESOURCE
 from raybench.scenario import load
 from raybench.scenario.models import Deployment
 from raybench.serving.app import actor_options
-from raybench.serving.deployer import _resources as resources
+from raybench.serving.preflight import _resources as resources
 
 ROOT = Path(__file__).parents[1]
 SCENARIOS = sorted(path.name for path in (ROOT / "scenarios").glob("llama3-8b-*.yaml"))
