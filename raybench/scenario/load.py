@@ -197,12 +197,14 @@ def _line(lines: Mapping[Place, int], place: Place) -> int:
     return next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), 1)
 
 
-def _written(path: Path, line: int, found: _Found, given: set[Place]) -> str:
-    where = "override" if any(found.place[: len(g)] == g for g in given) else f"{path}:{line}"
+def _written(path: Path, number: int, found: _Found, given: set[Place]) -> str:
+    where = "override" if any(found.place[: len(g)] == g for g in given) else f"{path}:{number}"
     key = ""
     for part in found.place:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-    return f"{where}: {key or 'scenario'}: value {found.value}: {found.right}"
+    line = f"{where}: {key or 'scenario'}: value {found.value}: {found.right}"
+    # One mistake a line, whatever stands in a key: nothing in it may break the line or move the cursor.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 # --- what only other rooms know -----------------------------------------------------------------------

@@ -123,7 +123,13 @@ def _clock(when: pa.ChunkedArray) -> Ints:
 
 def _seconds(when: pa.ChunkedArray) -> Ints:
     seconds: Floats = when.cast(pa.float64()).combine_chunks().to_numpy()
-    return np.rint(seconds * 1e9).astype(np.int64)
+    return _nanoseconds(seconds * 1e9)
+
+
+def _nanoseconds(when: Floats) -> Ints:
+    if not (np.abs(when) < 2.0**62).all():  # NaN included
+        raise ValueError("a time stamp is missing or out of range")
+    return np.rint(when).astype(np.int64)
 
 
 def _mooncake(path: Path) -> tuple[Ints, Ints, Ints, pa.Array | None]:
@@ -142,6 +148,8 @@ def _mooncake(path: Path) -> tuple[Ints, Ints, Ints, pa.Array | None]:
                 wanted = "{" + ", ".join(f'"{name}": …' for name in _MOONCAKE) + "}"
                 raise DataFileError(f"line {number} should be {wanted}: {error!r}") from None
     when, given, answered = (np.array(column, dtype=np.float64) for column in columns)
+    if not ((np.abs(when) < 2.0**42) & (given < 2**31) & (answered < 2**31)).all():
+        raise DataFileError("a row has a time stamp or length that is out of range")
     return (
         np.rint(when * 1e6).astype(np.int64),
         given.astype(np.int64),
