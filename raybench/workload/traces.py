@@ -123,13 +123,9 @@ def _clock(when: pa.ChunkedArray) -> Ints:
 
 def _seconds(when: pa.ChunkedArray) -> Ints:
     seconds: Floats = when.cast(pa.float64()).combine_chunks().to_numpy()
-    return _nanoseconds(seconds * 1e9)
-
-
-def _nanoseconds(when: Floats) -> Ints:
-    if not (np.abs(when) < 2.0**62).all():  # NaN included
+    if not (np.abs(seconds) < 2.0**32).all():  # NaN included
         raise ValueError("a time stamp is missing or out of range")
-    return np.rint(when).astype(np.int64)
+    return np.rint(seconds * 1e9).astype(np.int64)
 
 
 def _mooncake(path: Path) -> tuple[Ints, Ints, Ints, pa.Array | None]:
