@@ -65,7 +65,8 @@ def head() -> Iterator[Head]:
     environment.pop("RAY_ADDRESS", None)
     process = subprocess.Popen(
         [
-            str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", f"--ray-client-server-port={free_port()}",
+            str(BIN / "ray"), "start", "--head", "--block", f"--port={port}",
+            f"--ray-client-server-port={free_port()}",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
             f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={temporary / 'ray'}",
             "--num-cpus=8", "--disable-usage-stats", f"--object-store-memory={200 * 2**20}",

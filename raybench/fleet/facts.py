@@ -9,6 +9,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import raybench
 from raybench.engine_model import from_scenario
@@ -39,7 +40,7 @@ def machine() -> dict[str, Any]:
 
 def measured(scenario: Scenario, url: str | list[str]) -> dict[str, Any]:
     """The system under test as the scenario names it; the deployment adds what it knows of itself."""
-    facts: dict[str, Any] = {"url": url, "machine": machine()}
+    facts: dict[str, Any] = {"url": url, "machine": machine(), "placement": _placement(url)}
     if scenario.target is not None:
         return facts | {"engine": "external target", "model": scenario.target.model}
     deployment = scenario.deployment
@@ -55,6 +56,14 @@ def measured(scenario: Scenario, url: str | list[str]) -> dict[str, Any]:
         model = from_scenario(deployment.emulated, deployment.slots_per_replica)
         facts |= {"engine_model": dataclasses.asdict(model), "preset": deployment.emulated.preset}
     return facts
+
+
+def _placement(url: str | list[str]) -> str:
+    """Where the generators ran relative to the server."""
+    hosts = {urlsplit(u).hostname or "" for u in ([url] if isinstance(url, str) else url)}
+    if hosts <= {"127.0.0.1", "localhost", "::1"}:
+        return "on the generators' own host: they share its cores"
+    return "reached over the network"
 
 
 def engines(application: str) -> list[dict[str, Any]]:

@@ -18,6 +18,9 @@ def section(summary: Summary) -> Section:
     rows = [
         ("run", f"{h.name}, {h.status}, {_started(h)}"),
         ("measured", _measured(h)),
+        ("engine", _engine(h)),
+        ("server", _where(h)),
+        ("machine", _machine(h)),
         *_deployment(h),
         ("load", _load(h)),
         ("prompts", _request(h)),
@@ -51,14 +54,51 @@ def _started(h: Header) -> str:
     return "started " + time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(h.created_unix_s))
 
 
+_OWN_ROWS = (
+    "model", "engine", "preset", "simulated", "replica", "autoscaling", "slots_per_replica", "engine_model",
+    "engines", "machine", "url", "placement",
+)  # fmt: skip
+"""What `measured` says elsewhere than in a list of whatever else it says."""
+
+
 def _measured(h: Header) -> str:
     m = h.measured
-    parts = [f"{m['model']}" if "model" in m else "", f"on {m['engine']}" if "engine" in m else ""]
-    for key, value in m.items():
-        if key in ("model", "engine", "simulated", "replica", "autoscaling") or value in (None, "", {}, []):
-            continue
-        parts.append(f"{key.replace('_', ' ')} {_plain(value)}")
-    return ", ".join(p for p in (" ".join(p for p in parts[:2] if p), *parts[2:]) if p)
+    if not m:
+        return ""
+    preset = f" (preset {m['preset']})" if m.get("preset") else ""
+    parts = [f"{m.get('model', 'unknown model')} on {m.get('engine', 'an unknown engine')}{preset}"]
+    rest = ((k, v) for k, v in m.items() if k not in _OWN_ROWS and v not in (None, "", {}, []))
+    return ", ".join([*parts, *(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in rest)])
+
+
+def _engine(h: Header) -> str:
+    """What the engine says of itself, or the model's figures; their source is in the manifest."""
+    engines = h.measured.get("engines") or []
+    if engines:
+        said = {k: v for k, v in engines[0].items() if k != "replica"}
+        return _plain(said).strip("()")
+    model = h.measured.get("engine_model")
+    if not isinstance(model, Mapping):
+        return ""
+    further = model.get("step_per_sequence_s")
+    return (
+        f"start-up {duration(model.get('startup_s'))}, "
+        f"prefill {number(model['prefill_tokens_per_s'])} tokens/s, a step {duration(model.get('step_base_s'))}"
+        + (f" and {duration(further)} for each further sequence" if further else "")
+    )
+
+
+def _where(h: Header) -> str:
+    url = h.measured.get("url") or ""
+    text = " ".join(url) if isinstance(url, list) else str(url)
+    place = str(h.measured.get("placement") or "")
+    return ", ".join(part for part in (text, place) if part)
+
+
+def _machine(h: Header) -> str:
+    machine = h.measured.get("machine") or {}
+    names = (("processor", "{}"), ("cores", "{} cores"), ("system", "{}"))
+    return ", ".join(form.format(machine[key]) for key, form in names if machine.get(key))
 
 
 def _plain(value: Any) -> str:

@@ -38,7 +38,7 @@ def _resolve(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 class Mirror:
-    """Keeps a copy of the run directory `local` at `uri`. Raises RunError where the place is taken or wrong."""
+    """Keeps a copy of the run directory `local` at `uri`. Raises RunError where that place is taken."""
 
     def __init__(self, local: Path, uri: str, *, report: Callable[[str], None]) -> None:
         self._local, self.uri, self._report = local, uri, report

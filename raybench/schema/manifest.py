@@ -12,7 +12,7 @@ FORMAT_VERSION = 1
 
 @dataclass
 class ClockSample:
-    """One estimate of a host's clock: its monotonic clock minus the coordinator's, and half the round trip."""
+    """One estimate of a host's clock: its monotonic clock minus ours, and half the round trip."""
 
     t_ns: int
     offset_ns: int

@@ -80,7 +80,7 @@ class Schedule(Table):
         pa.int32(), "tokens", "planned prompt length; null where the text decides", null=True
     )
     max_tokens = Column(pa.int32(), "tokens", "limit on the answer; null for the server's own", null=True)
-    conversation = Column(pa.int64(), "", "conversation this turn belongs to; null for single turns", null=True)
+    conversation = Column(pa.int64(), "", "conversation of this turn; null for single turns", null=True)
     turn = Column(pa.int32(), "", "turn within the conversation, from 0; null for single turns", null=True)
     think_ns = Column(pa.int64(), "ns", "pause after the answer before this turn; null where none", null=True)
 
@@ -150,7 +150,7 @@ class Generators(Table):
     cpu_ratio = Column(pa.float64(), "ratio", "CPU time of the event-loop thread over wall time")
     rss_bytes = Column(pa.int64(), "bytes", "resident memory of the process")
     in_flight = Column(pa.int32(), "requests", "sent and not done")
-    lateness_max_ns = Column(pa.int64(), "ns", "largest lateness in the interval; null if none was sent", null=True)
+    lateness_max_ns = Column(pa.int64(), "ns", "largest lateness in the interval", null=True)
 
 
 class Events(Table):
