@@ -192,3 +192,10 @@ def test_turns_of_an_interrupted_conversation_are_not_sent(hostile: HostileServe
     progress, memory = drive(slice, lead_ms=100)
     assert progress.outcomes == {Outcome.TIMEOUT: 2, Outcome.NOT_SENT: 8}
     assert all(row[Requests.anchor_ns] is None for row in memory.rows() if row[Requests.sent_ns] is None)
+
+
+def test_turns_without_the_one_before_them_are_not_sent(url: str) -> None:
+    """A generator that takes over from a dead one may be given the rest of a conversation."""
+    progress, memory = drive(make_slice(url, talks(2, 3, 0, 1).slice(1)))
+    assert progress.outcomes == {Outcome.OK: 3, Outcome.NOT_SENT: 2}
+    assert [row[Requests.outcome] for row in memory.rows()][:2] == [Outcome.NOT_SENT] * 2

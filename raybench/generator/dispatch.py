@@ -57,8 +57,15 @@ class Rows:
         self.end_ns = NEVER if load_end_ns is None else t0_ns + load_end_ns
         self.count = len(turns)
         self.think_ns = np.ascontiguousarray(think_ns, np.int64).data
-        self.later = np.append(turns > 0, False).data  # one more, so that the last row has a next one
-        self.has_turns = bool((turns > 0).any())
+        talks = schedule.column(Schedule.conversation).fill_null(-1).to_numpy()
+        follows = (turns > 0) & (talks == np.roll(talks, 1))
+        follows[:1] = False
+        begins = np.flatnonzero(~follows)  # where each run of turns begins
+        cut = np.repeat(turns[begins] > 0, np.diff(begins, append=self.count))
+        follows &= ~cut
+        self.later = np.append(follows, False).data  # one more, so that the last row has a next one
+        self.has_turns = bool(follows.any())
+        self.orphans = np.flatnonzero(cut)  # of a conversation whose first turn is not in this slice
         # Rows that wait for no other, and when they are due.
         self.firsts = np.flatnonzero(turns <= 0)
         self.due_ns = np.ascontiguousarray(instants[self.firsts], np.int64).data

@@ -162,6 +162,9 @@ class Drive:
         elif not self._left:
             self._loop.stop()
         else:
+            for row in self._plan.orphans.tolist():
+                self._taken[row] = 1
+            self._not_sent(self._plan.orphans, "the turn before it is not this generator's")
             self._sender.start()
             if self._slice.load_kind is not LoadKind.OPEN and self._slice.load_end_ns is not None:
                 left_ns = self._t0_ns + self._slice.load_end_ns - monotonic_ns()
