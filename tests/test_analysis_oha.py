@@ -236,6 +236,13 @@ def test_what_oha_counts_otherwise_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_a_good_answer_without_a_recorded_status_is_a_success(tmp_path: Path) -> None:
+    """A simulated run has no statuses."""
+    rows = [runs.ok(i, anchor_s=i, done_s=i + 1) | {Requests.http_status: None} for i in range(3)]
+    (f,) = summarise(open_run(runs.write(tmp_path / "r", rows))).oha
+    assert (f.successes, f.success_rate, f.status_codes) == (3, 1.0, ())
+
+
 def test_from_the_schedule_it_is_printed_again(tmp_path: Path) -> None:
     rows = [runs.ok(i, anchor_s=i, sent_s=i + 0.5, done_s=i + 2) for i in range(4)]
     run = open_run(runs.write(tmp_path / "r", rows))

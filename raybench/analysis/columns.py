@@ -41,7 +41,7 @@ class Rows:
     def n(self) -> int:
         return len(self.outcome)
 
-    def at(self, where: NDArray[np.bool_]) -> Rows:
+    def at(self, where: NDArray[np.bool_] | NDArray[np.intp]) -> Rows:
         return Rows(**{f.name: getattr(self, f.name)[where] for f in fields(self)})
 
 

@@ -87,6 +87,15 @@ class Latencies:
 
 
 @dataclass(frozen=True)
+class Steady:
+    """From when on the load was in a steady state, suggested from TTFT or E2E over time, over all rows."""
+
+    metric: str
+    from_s: float  # 0: no warm-up to be seen
+    reached: bool  # False: it still changes in the second half of the load
+
+
+@dataclass(frozen=True)
 class Throughput:
     sent_per_s: float | None
     ok_per_s: float | None
@@ -218,6 +227,7 @@ class Summary:
     reasons: tuple[Reason, ...]
     lateness: Distribution | None
     latencies: Latencies
+    steady: Steady | None  # of a load that does not change by itself; None too where there is too little
     throughput: Throughput
     goodput: Goodput
     objectives: tuple[ObjectiveResult, ...]

@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -35,8 +35,11 @@ from raybench.analysis.metrics import NAMES, Metrics
 from raybench.analysis.question import Anchor, Objective, Question
 from raybench.analysis.selection import Selection
 from raybench.analysis.source import Source
+from raybench.analysis.steady import Series
 from raybench.analysis.tally import Tally
 from raybench.schema import Requests
+
+T = TypeVar("T")
 
 __all__ = ["Collected", "Rows", "collect", "passes"]
 
@@ -77,6 +80,7 @@ class Collected:
     groups: dict[Any, Metrics] = field(default_factory=dict)
     lateness_all: Growing | None = None
     gaps: Growing = field(default_factory=lambda: Growing(np.int64, 0))
+    series: Series = field(default_factory=Series)
 
 
 def passes(planned: int, *, parts: int) -> list[tuple[str, ...]]:
@@ -97,68 +101,82 @@ def collect(
     by_stage: bool,
     first: bool = True,
 ) -> Collected:
-    """Read the run once, for the values of `wanted`. Only the `first` of several passes looks at chunks."""
+    """Read the run once, for the values of `wanted`. Only the `first` of several passes looks at chunks and
+    at the course of time.
+    """
     manifest = source.manifest
     load = manifest.scenario.get("load") or {}
     timeout_s, planned, by = request_timeout_s(manifest.scenario), manifest.planned, question.by
     selection = Selection.of(question, manifest.scenario)
-    everything = selection.is_everything
     with_chunks = first and load.get("record_chunks", True)
     columns = [*COLUMNS, *([Requests.chunk_ns] if with_chunks else [])]
     columns += [by] if isinstance(by, str) and by not in columns else []
     found = Collected(selection, Tally(planned), Metrics(wanted, planned, timeout_s))
-    found.lateness_all = None if everything else Growing(np.int64, planned if first else 0)
+    if not selection.is_everything:
+        found.lateness_all = Growing(np.int64, planned if first else 0)
     numbers: dict[Any, int] = {}
-    for batch in ahead(joined(source.batches(Requests, columns))):
-        outcome = codes(batch.column(Requests.outcome), OUTCOMES)
-        sent, done = instants(batch, Requests.sent_ns), instants(batch, Requests.done_ns)
-        found.tally.add(batch.column(Requests.request_id).to_numpy(), outcome, sent, done)
-        start = instants(batch, Requests.anchor_ns)
-        if found.lateness_all is not None:
-            late = difference(sent, start)
-            found.lateness_all.append(late[late != MISSING])
-        start = np.where(start == MISSING, sent, start)
-        if not everything:
-            keep = _kept(batch, selection, start)
-            batch, start, sent, done = batch.filter(pa.array(keep)), start[keep], sent[keep], done[keep]
-            outcome = outcome[keep]
-        if batch.num_rows == 0:
-            continue
-        rows = _rows(batch, outcome, sent, done, group_codes(batch, by, start, numbers))
+    for piece in ahead(_pieces(source, columns, by, found, numbers)):
+        batch, rows, start = piece.batch, piece.rows, piece.start
         within = good(rows, anchor, objectives)
-        found.tally.add_selected(batch, outcome, sent, start, done)
+        found.tally.add_selected(batch, rows.outcome, piece.sent, start, piece.done)
         found.metrics.add(rows, within)
+        if first:
+            found.series.add(rows, start)
         if by_stage:
             _add_parts(found.stages, rows.stage, rows, within, wanted, timeout_s, {})
         if by is not None:
-            names = {number: key for key, number in numbers.items()} | {-1: None}
+            names = {number: key for key, number in list(numbers.items())} | {-1: None}
             _add_parts(found.groups, rows.group, rows, within, wanted, timeout_s, names)
         if with_chunks:
-            found.gaps.append(chunk_gaps(batch, outcome))
+            found.gaps.append(chunk_gaps(batch, rows.outcome))
     found.tally.place_missing(source, selection)
     return found
 
 
-def _rows(
-    batch: pa.RecordBatch,
-    outcome: NDArray[np.int8],
-    sent: NDArray[np.int64],
-    done: NDArray[np.int64],
-    group: NDArray[np.int32],
-) -> Rows:
-    first = instants(batch, Requests.first_token_ns)
-    tokens = batch.column(Requests.output_tokens).fill_null(-1).to_numpy()
-    return Rows(
-        outcome=outcome,
-        answered=valid(batch.column(Requests.http_status)),
-        lateness=difference(sent, instants(batch, Requests.anchor_ns)),
-        ttft=difference(first, sent),
-        e2e=difference(done, sent),
-        tpot=time_per_token(first, instants(batch, Requests.last_token_ns), tokens),
-        tokens=tokens,
-        stage=batch.column(Requests.stage).to_numpy(),
-        group=group,
-    )
+@dataclass
+class _Piece:
+    """The selected rows of a batch. `start`: the anchor, or sent where there is none."""
+
+    batch: pa.RecordBatch
+    rows: Rows
+    start: NDArray[np.int64]
+    sent: NDArray[np.int64]
+    done: NDArray[np.int64]
+
+
+def _pieces(
+    source: Source, columns: Sequence[str], by: str | float | None, found: Collected, numbers: dict[Any, int]
+) -> Iterator[_Piece]:
+    """Read, count every row, and derive what the selected ones are judged by: the half of the work that the
+    reading thread does. `numbers` grows with the groups that are met.
+    """
+    for batch in joined(source.batches(Requests, columns)):
+        outcome = codes(batch.column(Requests.outcome), OUTCOMES)
+        anchor, sent = instants(batch, Requests.anchor_ns), instants(batch, Requests.sent_ns)
+        done, lateness = instants(batch, Requests.done_ns), difference(sent, anchor)
+        found.tally.add(batch.column(Requests.request_id).to_numpy(), outcome, sent, done)
+        start = np.where(anchor == MISSING, sent, anchor)
+        if found.lateness_all is not None:
+            found.lateness_all.append(lateness[lateness != MISSING])
+            keep = _kept(batch, found.selection, start)
+            batch, outcome, lateness = batch.filter(pa.array(keep)), outcome[keep], lateness[keep]
+            start, sent, done = start[keep], sent[keep], done[keep]
+        if batch.num_rows == 0:
+            continue
+        first = instants(batch, Requests.first_token_ns)
+        tokens = batch.column(Requests.output_tokens).fill_null(-1).to_numpy()
+        rows = Rows(
+            outcome=outcome,
+            answered=valid(batch.column(Requests.http_status)),
+            lateness=lateness,
+            ttft=difference(first, sent),
+            e2e=difference(done, sent),
+            tpot=time_per_token(first, instants(batch, Requests.last_token_ns), tokens),
+            tokens=tokens,
+            stage=batch.column(Requests.stage).to_numpy(),
+            group=group_codes(batch, by, start, numbers),
+        )
+        yield _Piece(batch, rows, start, sent, done)
 
 
 def _add_parts(
@@ -202,12 +220,12 @@ def joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.concat_batches(waiting)
 
 
-def ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same batches, read by another thread while the one before is worked on. Exceptions arrive."""
-    ready: queue.Queue[pa.RecordBatch | BaseException | None] = queue.Queue(maxsize=2)
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, made by another thread while the one before is worked on. Exceptions arrive."""
+    ready: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=2)
     stop = threading.Event()
 
-    def offer(item: pa.RecordBatch | BaseException | None) -> None:
+    def offer(item: T | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -217,8 +235,8 @@ def ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
     def read() -> None:
         try:
-            for batch in batches:
-                offer(batch)
+            for item in items:
+                offer(item)
                 if stop.is_set():
                     return
             offer(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from raybench.analysis import oha
@@ -61,6 +62,7 @@ def summarise(source: Source, question: Question | None = None) -> Summary:
         reasons=tuple(Reason(str(OUTCOMES[code]), error, count) for (code, error), count in reasons),
         lateness=None if closed else read.distributions[LATENESS],
         latencies=latencies,
+        steady=data.series.suggest() if _is_constant(manifest) else None,
         throughput=_throughput(read, selected),
         goodput=_goodput(data.metrics.good, selected, planned),
         objectives=tuple(_result(o, latencies, anchor, rate) for o in objectives),
@@ -73,6 +75,13 @@ def summarise(source: Source, question: Question | None = None) -> Summary:
         ),
         scaling=scaled,
     )
+
+
+def _is_constant(manifest: Manifest) -> bool:
+    """Whether the load itself stays the same, so that a change in latency is one of the server."""
+    stages = (manifest.scenario.get("load") or {}).get("stages") or [{}]
+    process = (stages[0].get("arrival") or {}).get("process")
+    return len(stages) == 1 and process in (None, "constant", "poisson", "gamma")
 
 
 @dataclass
@@ -129,9 +138,11 @@ def _read(source: Source, question: Question, objectives: Sequence[Objective], a
 
 
 def _describe(read: _Read, metrics: Metrics, names: Sequence[str], percents: Sequence[float]) -> None:
-    for name in names:
-        wanted = sorted({50.0, 90.0, 99.0, *percents}) if name == LATENESS else percents
-        read.distributions[name] = metrics.describe(name, wanted)
+    def describe(name: str) -> Distribution:
+        return metrics.describe(name, sorted({50.0, 90.0, 99.0, *percents}) if name == LATENESS else percents)
+
+    with ThreadPoolExecutor(2) as threads:  # NumPy partitions without holding the interpreter's lock
+        read.distributions.update(zip(names, threads.map(describe, names), strict=True))
     if LATENESS in names and read.data.selection.is_everything:
         read.lateness_all = read.distributions[LATENESS]
     if TPOT in names:
@@ -207,10 +218,13 @@ def _selected(manifest: Manifest, question: Question, data: Collected) -> Select
 
 
 def _accounting(manifest: Manifest, tally: Tally) -> Accounting:
-    """A request without a row is lost, unless the run is still going: then its row may yet come."""
+    """A request without a row is lost, unless the run is still going: then its row may yet come. Where the
+    load never started, nobody had any row to lose.
+    """
     going = manifest.status is RunStatus.RUNNING
     outcomes = {str(o): int(n) for o, n in zip(OUTCOMES, tally.outcomes, strict=True)}
-    outcomes[Outcome.LOST] += 0 if going else tally.missing
+    missed = Outcome.LOST if manifest.t0_unix_ns is not None else Outcome.NOT_SENT
+    outcomes[missed] += 0 if going else tally.missing
     return Accounting(
         planned=tally.planned,
         outcomes=outcomes,

@@ -117,7 +117,8 @@ class Tally:
             self.connect_min_ns = min(self.connect_min_ns, int(connect.min()))
             self.connect_max_ns = max(self.connect_max_ns, int(connect.max()))
         for status, count in _counts(batch.column(Requests.http_status), success):
-            self.statuses[int(status)] += count
+            if status is not None:
+                self.statuses[int(status)] += count
         failed = ~success & (sent != MISSING)
         self.cut_off += int((failed & (outcome == CANCELLED)).sum())
         for code in np.unique(outcome[failed]):

@@ -121,7 +121,7 @@ def _latency(s: Summary) -> Section:
         head = (*head, f"p{tail:g} is at most")
     else:
         rows = [row[:-1] for row in rows]
-    notes = _latency_notes(s, [d for _, d, _ in shown], tail)
+    notes = _latency_notes(s, [d for _, d, _ in shown], tail) + _steady(s)
     return Section("Latency", (Grid(head, tuple(rows)), Lines(tuple(notes))))
 
 
@@ -165,6 +165,18 @@ def _latency_notes(s: Summary, shown: Sequence[Distribution], tail: float | None
             f"{number(found.without_tpot)} good answers have no TPOT: no usage from the server, or no tokens."
         )
     return notes
+
+
+def _steady(s: Summary) -> list[str]:
+    if s.steady is None:
+        return []
+    of = f"(MSER-5 of {s.steady.metric.upper()})"
+    if not s.steady.reached:
+        return [f"No steady state is seen in the data {of}: it still changes in the second half of the load."]
+    if s.steady.from_s == 0:
+        return [f"No warm-up is seen in the data {of}."]
+    start = f"{s.steady.from_s:g}s"
+    return [f"The data suggest leaving out the first {start} as warm-up {of}: --window {start}: does."]
 
 
 # --- throughput, groups, oha ------------------------------------------------------------------------
