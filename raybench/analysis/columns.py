@@ -66,7 +66,9 @@ class Growing:
 
 
 def instants(batch: pa.RecordBatch, name: str) -> NDArray[np.int64]:
-    """An int64 column with MISSING for null."""
+    """An int64 column with MISSING for null, and throughout for one that was not read."""
+    if name not in batch.schema.names:
+        return np.full(batch.num_rows, MISSING)
     column = batch.column(name)
     return np.asarray((column.fill_null(MISSING) if column.null_count else column).to_numpy(), np.int64)
 

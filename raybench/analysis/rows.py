@@ -31,7 +31,7 @@ from raybench.analysis.columns import (
     valid,
 )
 from raybench.analysis.latency import good, request_timeout_s
-from raybench.analysis.metrics import NAMES, Metrics
+from raybench.analysis.metrics import E2E, NAMES, TPOT, TTFT, Metrics
 from raybench.analysis.question import Anchor, Objective, Question
 from raybench.analysis.selection import Selection
 from raybench.analysis.source import Source
@@ -109,7 +109,8 @@ def collect(
     timeout_s, planned, by = request_timeout_s(manifest.scenario), manifest.planned, question.by
     selection = Selection.of(question, manifest.scenario)
     with_chunks = first and load.get("record_chunks", True)
-    columns = [*COLUMNS, *([Requests.chunk_ns] if with_chunks else [])]
+    columns = COLUMNS if first else _needed(wanted)
+    columns = [*columns, *([Requests.chunk_ns] if with_chunks else [])]
     columns += [by] if isinstance(by, str) and by not in columns else []
     found = Collected(selection, Tally(planned), Metrics(wanted, planned, timeout_s))
     if not selection.is_everything:
@@ -118,10 +119,10 @@ def collect(
     for piece in ahead(_pieces(source, columns, by, found, numbers)):
         batch, rows, start = piece.batch, piece.rows, piece.start
         within = good(rows, anchor, objectives)
-        found.tally.add_selected(batch, rows.outcome, piece.sent, start, piece.done)
-        found.metrics.add(rows, within)
         if first:
+            found.tally.add_selected(batch, rows.outcome, piece.sent, start, piece.done)
             found.series.add(rows, start)
+        found.metrics.add(rows, within)
         if by_stage:
             _add_parts(found.stages, rows.stage, rows, within, wanted, timeout_s, {})
         if by is not None:
@@ -129,8 +130,21 @@ def collect(
             _add_parts(found.groups, rows.group, rows, within, wanted, timeout_s, names)
         if with_chunks:
             found.gaps.append(chunk_gaps(batch, rows.outcome))
-    found.tally.place_missing(source, selection)
+    if first:
+        found.tally.place_missing(source, selection)
     return found
+
+
+def _needed(wanted: Collection[str]) -> list[str]:
+    """What a later pass reads: enough to select the rows and to make the wanted values."""
+    columns = [Requests.stage, Requests.phase, Requests.anchor_ns, Requests.sent_ns, Requests.outcome]
+    if TPOT in wanted:
+        columns += [Requests.first_token_ns, Requests.last_token_ns, Requests.output_tokens]
+    if {*TTFT.values(), *E2E.values()} & {*wanted}:
+        columns += [Requests.done_ns, Requests.http_status]
+    if {*TTFT.values()} & {*wanted} and Requests.first_token_ns not in columns:
+        columns.append(Requests.first_token_ns)
+    return columns
 
 
 @dataclass
@@ -150,11 +164,13 @@ def _pieces(
     """Read, count every row, and derive what the selected ones are judged by: the half of the work that the
     reading thread does. `numbers` grows with the groups that are met.
     """
+    first_pass = Requests.request_id in columns
     for batch in joined(source.batches(Requests, columns)):
         outcome = codes(batch.column(Requests.outcome), OUTCOMES)
         anchor, sent = instants(batch, Requests.anchor_ns), instants(batch, Requests.sent_ns)
         done, lateness = instants(batch, Requests.done_ns), difference(sent, anchor)
-        found.tally.add(batch.column(Requests.request_id).to_numpy(), outcome, sent, done)
+        if first_pass:
+            found.tally.add(batch.column(Requests.request_id).to_numpy(), outcome, sent, done)
         start = np.where(anchor == MISSING, sent, anchor)
         if found.lateness_all is not None:
             found.lateness_all.append(lateness[lateness != MISSING])
@@ -164,10 +180,10 @@ def _pieces(
         if batch.num_rows == 0:
             continue
         first = instants(batch, Requests.first_token_ns)
-        tokens = batch.column(Requests.output_tokens).fill_null(-1).to_numpy()
+        tokens = _tokens(batch)
         rows = Rows(
             outcome=outcome,
-            answered=valid(batch.column(Requests.http_status)),
+            answered=_answered(batch),
             lateness=lateness,
             ttft=difference(first, sent),
             e2e=difference(done, sent),
@@ -177,6 +193,19 @@ def _pieces(
             group=group_codes(batch, by, start, numbers),
         )
         yield _Piece(batch, rows, start, sent, done)
+
+
+def _tokens(batch: pa.RecordBatch) -> NDArray[np.int32]:
+    """Output tokens, −1 without usage or where they were not read."""
+    if Requests.output_tokens not in batch.schema.names:
+        return np.full(batch.num_rows, -1, np.int32)
+    return np.asarray(batch.column(Requests.output_tokens).fill_null(-1).to_numpy(), np.int32)
+
+
+def _answered(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+    if Requests.http_status not in batch.schema.names:
+        return np.zeros(batch.num_rows, np.bool_)
+    return valid(batch.column(Requests.http_status))
 
 
 def _add_parts(
