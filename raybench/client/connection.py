@@ -138,7 +138,13 @@ class Connection(asyncio.Protocol):
                 if parts:
                     body = parts[0] if len(parts) == 1 else b"".join(parts)
                     parts.clear()
-                    self._body(exchange, body, now_ns)
+                    exchange.bytes += len(body)
+                    if self.inflate is None and self.reader is not None:
+                        self.reader.feed(body, now_ns)
+                    else:
+                        self._inflated(body, now_ns)
+                    if exchange.bytes > self.client.max_answer_bytes:
+                        self._oversize()
             if self.complete:
                 self._end(now_ns)
             elif not self.head_done and self.head_size > MAX_HEAD:
@@ -238,22 +244,11 @@ class Connection(asyncio.Protocol):
                 Outcome.PROTOCOL_ERROR, f"content-encoding {tidy(coding.decode('latin-1'))}, never asked for"
             )
 
-    def _body(self, exchange: Exchange, body: bytes, now_ns: int) -> None:
-        exchange.bytes += len(body)
-        reader, inflate = self.reader, self.inflate
-        if reader is None or not self.head_done:
-            return
-        if inflate is None:
-            reader.feed(body, now_ns)
-        else:
-            self._inflated(reader, body, now_ns)
-        if exchange.bytes > self.client.max_answer_bytes:
-            self._oversize()
-
-    def _inflated(self, reader: EventReader | WholeReader | RefusalReader, body: bytes, now_ns: int) -> None:
+    def _inflated(self, body: bytes, now_ns: int) -> None:
         """A server that compresses unasked is read all the same, within the same bound."""
-        exchange = self.exchange
-        assert exchange is not None
+        reader = self.reader
+        if reader is None:
+            return
         try:
             while body:
                 plain = self.inflate.decompress(body, _INFLATED)

@@ -105,7 +105,14 @@ class EventReader:
                 and data.startswith(self.prefix)
                 and _TEXT(data, self.before, len(data) - after)
             ):
-                self._count(1, now_ns)
+                exchange = self.exchange
+                if exchange.chunks:  # `_count` for one that is not the first, without the call
+                    exchange.chunks += 1
+                    exchange.last_token_ns = now_ns
+                    if exchange.chunk_ns is not None:
+                        exchange.chunk_ns.append(now_ns - exchange.first_token_ns)  # type: ignore[operator]
+                else:
+                    self._count(1, now_ns)
                 return
         else:
             self.pending.append(data)
