@@ -138,6 +138,7 @@ def manifest(**more: Any) -> Manifest:
         "planned": 0,
         "status": RunStatus.COMPLETE,
         "created_unix_ns": time.time_ns(),
+        "t0_unix_ns": time.time_ns(),
         "heartbeat_unix_ns": time.time_ns(),
     }
     return Manifest(**{**values, **more})

@@ -410,6 +410,14 @@ def test_requests_without_a_row_are_lost_unless_the_run_is_going(
     assert (s.verdict.unfinished is None) == (status is RunStatus.COMPLETE)
 
 
+def test_where_the_load_never_started_nothing_was_lost(tmp_path: Path) -> None:
+    plan = [{Schedule.request_id: i, Schedule.scheduled_ns: i} for i in range(3)]
+    path = runs.write(tmp_path / "r", [], schedule=plan, status=RunStatus.FAILED, t0_unix_ns=None)
+    s = summarise(open_run(path))
+    assert (s.accounting.outcomes["not_sent"], s.accounting.outcomes["lost"]) == (3, 0)
+    assert s.accounting.balances
+
+
 def test_lost_requests_belong_to_the_window_they_were_planned_in(tmp_path: Path) -> None:
     plan = [{Schedule.request_id: i, Schedule.scheduled_ns: i * 10**9} for i in range(10)]
     rows = [runs.ok(i, anchor_s=i, done_s=i + 0.5) for i in range(0, 10, 2)]

@@ -160,7 +160,8 @@ def test_what_an_engine_exports_reaches_the_replicas_table() -> None:
     k.start(0)
     stats = {"engine_waiting": 3.0, "engine_running": 2.0, "kv_cache_usage": 0.5}
     k.observed(Sample(S, 0, 2, 1, 1, 1, "", 5.0, "queue_depth", engine={"r0": stats}))
-    k.seen(seen(1.0, 1, ReplicaState.RUNNING))
+    k.observed(tick(1.1, 1, 1, serving=2))  # most ticks carry none: the last told still stands
+    k.seen(seen(1.2, 1, ReplicaState.RUNNING))
     k.sample(S)
     k.flush()
     (row,) = memory.rows[Replicas.name]

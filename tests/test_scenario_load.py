@@ -282,3 +282,25 @@ def test_bad_data_files(tmp_path: Path, name: str, content: bytes, says: str) ->
     assert len(found) == 1, found
     assert found[0].startswith("6: load.request.prompts: value ")
     assert says in found[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (
+            GOOD.replace("model: m}", "model: m, headers: {Authorization: Bearer canary}}"),
+            "target.headers.Authorization",
+        ),
+        (
+            GOOD.replace(
+                'target: {url: "http://127.0.0.1:8000/v1/", model: m}',
+                "deployment: {model: m, env: {HF_TOKEN: canary, OMP_NUM_THREADS: '1'}}",
+            ),
+            "deployment.env.HF_TOKEN",
+        ),
+    ],
+)
+def test_a_secret_is_refused_and_not_repeated(tmp_path: Path, text: str, key: str) -> None:
+    (line,) = mistakes(tmp_path, text)
+    assert key in line and "(not shown)" in line
+    assert "canary" not in line

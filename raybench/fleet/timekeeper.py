@@ -74,6 +74,7 @@ class Now:
     starting: int = 0
     available: int = 0
     stopping: int = 0
+    problems: tuple[str, ...] = ()  # the monitor's own, so far
 
 
 class Timekeeper:
@@ -86,6 +87,7 @@ class Timekeeper:
         self._states: dict[str, ReplicaState] = {}
         self._nodes_of: dict[str, str | None] = {}
         self._sample: Sample | None = None
+        self._engine: dict[str, Mapping[str, float]] = {}  # replica -> its engine's figures, as last told
         self._target: int | None = None
         self._decided: list[tuple[int, int]] = []  # (t_ns, target) of recent decisions
         self._unexplained: tuple[int, int, int, int] | None = None  # t_ns, from, to, available then
@@ -93,7 +95,6 @@ class Timekeeper:
         self.in_flight: int | None = None
         self.nodes: int | None = None
         self.now = Now()
-        self.problems: list[str] = []
 
     # --- what comes in -------------------------------------------------------------------------
 
@@ -114,6 +115,7 @@ class Timekeeper:
     def observed(self, sample: Sample) -> None:
         """A tick of the policy; a change of target becomes a decision event."""
         self._sample = sample
+        self._engine.update(sample.engine)
         if sample.target == sample.target_before:
             return
         depth = (sample.waiting + sample.serving) / sample.available if sample.available else None
@@ -174,7 +176,8 @@ class Timekeeper:
             }
         )
         for replica in self._present.replicas if self._present else ():
-            engine = replica.engine or (self._sample.engine.get(replica.replica, {}) if self._sample else {})
+            running = replica.state == ReplicaState.RUNNING
+            engine = replica.engine or (self._engine.get(replica.replica, {}) if running else {})
             self._rows[Replicas].append(
                 {
                     Replicas.t_ns: t_ns,
@@ -202,10 +205,7 @@ class Timekeeper:
                 row[t_column] -= self._t0_ns
             batch = pa.RecordBatch.from_pylist(taken, schema=table.schema)
             rows.clear()
-            try:
-                self._sink.write(table, batch)
-            except OSError as error:
-                self.problems.append(f"{table.name}: {len(taken)} rows could not be written: {error}")
+            self._sink.write(table, batch)
 
     # --- inside --------------------------------------------------------------------------------
 

@@ -83,7 +83,8 @@ def _engine(h: Header) -> str:
     further = model.get("step_per_sequence_s")
     return (
         f"start-up {duration(model.get('startup_s'))}, "
-        f"prefill {number(model['prefill_tokens_per_s'])} tokens/s, a step {duration(model.get('step_base_s'))}"
+        f"prefill {number(model['prefill_tokens_per_s'])} tokens/s, "
+        f"a step {duration(model.get('step_base_s'))}"
         + (f" and {duration(further)} for each further sequence" if further else "")
     )
 

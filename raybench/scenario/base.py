@@ -18,6 +18,7 @@ class Mistake(NamedTuple):
 
     key: tuple[str | int, ...]
     right: str
+    secret: bool = False  # the value must not be shown
 
 
 class Model(BaseModel):

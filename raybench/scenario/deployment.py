@@ -107,6 +107,16 @@ class Deployment(Model):
     startup_timeout: PositiveSeconds = 1800
     drain: Seconds | None = None  # default: the request timeout
 
+    def mistakes(self) -> Iterator[Mistake]:
+        for name in self.env:
+            if _SECRET_VARIABLE.search(name):
+                yield Mistake(
+                    ("env", name),
+                    "a secret would be kept with the run; leave it out and set it where raybench or the node "
+                    "starts (HF_TOKEN is passed on from there)",
+                    secret=True,
+                )
+
 
 class Serving(Model):
     """Where and how the application listens."""
@@ -117,6 +127,7 @@ class Serving(Model):
     route: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_/.-]*$")] = "/raybench"
 
 
+_SECRET_VARIABLE = re.compile(r"(?i)(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)($|_)")
 _SECRET_HEADERS = {"authorization", "api-key", "x-api-key", "cookie", "proxy-authorization"}
 _CLIENT_HEADERS = {"content-length", "transfer-encoding", "connection", "accept-encoding", "x-request-id"}
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -143,7 +154,8 @@ class Target(Model):
         for name, value in self.headers.items():
             if name.lower() in _SECRET_HEADERS:
                 # The scenario is stored with the run and shown in reports.
-                yield Mistake(("headers", name), "secrets do not belong into a scenario: use api_key_env")
+                right = "secrets do not belong into a scenario: use api_key_env"
+                yield Mistake(("headers", name), right, secret=True)
             elif name.lower() in _CLIENT_HEADERS:
                 yield Mistake(("headers", name), "is set by the client itself; leave it out")
             elif not _HEADER.fullmatch(name) or "\n" in value or "\r" in value:

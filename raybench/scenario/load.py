@@ -160,7 +160,7 @@ def _translate(error: ValidationError, data: Any) -> list[_Found]:
         if one["type"] == "mistakes":
             for mistake in one["ctx"]["mistakes"]:
                 at = place + mistake.key
-                add(at, _value(data, at), mistake.right)
+                add(at, "(not shown)" if mistake.secret else _value(data, at), mistake.right)
         else:
             if one["type"] == "missing":
                 place += (one["loc"][-1],)
