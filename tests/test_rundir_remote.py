@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raybench.rundir import RunError
-from raybench.rundir.remote import Mirror, fetch, is_uri
+from raybench.rundir.remote import Mirror, fetch, is_uri, local
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -71,3 +71,8 @@ def test_an_unknown_scheme_says_what_would_be_right(run: Path) -> None:
     assert is_uri("nosuch://x/y") and not is_uri("outputs/run")
     with pytest.raises(RunError, match="s3://bucket/run"):
         Mirror(run, "nosuch://x/y", report=pytest.fail)
+
+
+def test_a_uri_is_read_through_a_copy_and_a_directory_as_it_is(run: Path) -> None:
+    assert local(str(run)) == run
+    assert files(local(run.as_uri())) == files(run)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--format", "format_", type=click.Choice(["text", "markdown", "json"]), default="text")
 @click.option(
     "--window", metavar="FROM:TO", help="Only requests planned in this time after t0: 10s:50s, 5m:, :1h."
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     "--by", metavar="WHAT", help="Groups: stage, phase, replica, generator, or windows such as 10s."
 )
 def command(
-    runs: tuple[Path, ...],
+    runs: tuple[str, ...],
     format_: str,
     window: str | None,
     phase: str,
@@ -55,7 +55,8 @@ def command(
     objectives: tuple[str, ...],
     by: str | None,
 ) -> None:
-    """The report of a run, from its tables. Several runs are shown side by side.
+    """The report of a run, from its tables. Several runs are shown side by side. RUN is a directory, or a
+    URI such as s3://bucket/run.
 
     Works on a run that is going, ended, or was killed, and needs neither Ray nor the machine it ran on.
 
@@ -72,10 +73,11 @@ def command(
     from raybench.analysis import summarise
     from raybench.report import compared, render
     from raybench.rundir import RunError, open_run
+    from raybench.rundir.remote import local
 
     try:
         question = _question(window, phase, anchor, percentiles, objectives, by)
-        named = [(path.resolve().name, summarise(open_run(path), question)) for path in runs]
+        named = [(Path(run).resolve().name, summarise(open_run(local(run)), question)) for run in runs]
     except (RunError, ValueError) as error:
         bad_input(error)
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
@@ -19,15 +18,12 @@ def _percent(context: click.Context, parameter: click.Parameter, value: str) -> 
     return found
 
 
-_RUN = click.Path(path_type=Path)
-
-
 @click.command()
-@click.argument("base", type=_RUN)
-@click.argument("new", type=_RUN)
-@click.option("--base", "more_base", type=_RUN, multiple=True, metavar="RUN",
+@click.argument("base")
+@click.argument("new")
+@click.option("--base", "more_base", multiple=True, metavar="RUN",
               help="A repeat of BASE; once for each.")  # fmt: skip
-@click.option("--new", "more_new", type=_RUN, multiple=True, metavar="RUN",
+@click.option("--new", "more_new", multiple=True, metavar="RUN",
               help="A repeat of NEW; once for each.")  # fmt: skip
 @click.option("--threshold", callback=_percent, default="0%", show_default=True, metavar="PERCENT",
               help="A significant difference up to this is none. Not for the success rate.")  # fmt: skip
@@ -43,10 +39,10 @@ _RUN = click.Path(path_type=Path)
 @click.option("--format", "format_", type=click.Choice(["text", "markdown", "json"]), default="text",
               show_default=True)  # fmt: skip
 def command(
-    base: Path,
-    new: Path,
-    more_base: tuple[Path, ...],
-    more_new: tuple[Path, ...],
+    base: str,
+    new: str,
+    more_base: tuple[str, ...],
+    more_new: tuple[str, ...],
     threshold: float,
     confidence: float,
     anchor: str | None,
@@ -76,6 +72,7 @@ def command(
     from raybench.analysis.compare import Settings, compare
     from raybench.report.comparison import render
     from raybench.rundir import RunError, open_run
+    from raybench.rundir.remote import local
 
     before, after = (base, *more_base), (new, *more_new)
     if repeated := {p for p in (*before, *after) if [*before, *after].count(p) > 1} - {base, new}:
@@ -83,8 +80,8 @@ def command(
         fail(f"{names}: named more than once; a repeat has to be a run of its own", 2)
     try:
         found = compare(
-            [open_run(path) for path in before],
-            [open_run(path) for path in after],
+            [open_run(local(run)) for run in before],
+            [open_run(local(run)) for run in after],
             Question(anchor=Anchor(anchor) if anchor else None),
             Settings(confidence, threshold, resamples, seed, force),
         )

@@ -8,6 +8,8 @@ everything has arrived.
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable
@@ -31,7 +33,7 @@ def _resolve(uri: str) -> tuple[fs.FileSystem, str]:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
         raise RunError(
-            f"{uri}: not a place that can be written: {error}; "
+            f"{uri}: not a place for a run: {error}; "
             "name a directory, or a URI such as s3://bucket/run, gs://bucket/run or file:///shared/run"
         ) from error
     return filesystem, path.rstrip("/")
@@ -71,7 +73,7 @@ class Mirror:
                         continue
                     self._send(path)
                     self._sent[path] = (stat.st_size, stat.st_mtime_ns)
-                except OSError as error:
+                except (OSError, pa.ArrowException) as error:
                     whole = False
                     if not self._failing:
                         self._report(f"{self.uri}: could not be written, will be tried again: {error}")
@@ -117,4 +119,15 @@ def fetch(uri: str) -> Path:
         with filesystem.open_input_stream(info.path) as source, target.open("wb") as sink:
             while block := source.read(2**20):
                 sink.write(block)
+    return directory
+
+
+def local(place: str) -> Path:
+    """A run as a directory on this machine: the place itself, or a copy of a URI that lives as long as this
+    process. Raises RunError.
+    """
+    if not is_uri(place):
+        return Path(place)
+    directory = fetch(place)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return directory
