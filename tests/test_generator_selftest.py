@@ -48,7 +48,7 @@ def test_the_servers_record_matches_the_clients() -> None:
         assert stamps[5] - seen.t0_ns <= row[Requests.last_token_ns]
     assert seen.arrival_ns()[0] >= seen.lateness_ns()[0] >= 0
     assert seen.ttft_error_ns()[0] > 0 and len(seen.gap_error_ns()) == 40
-    assert seen.cpu_s > 0 and seen.wall_s > 0.045
+    assert seen.cpu_s > 0 and seen.wall_s >= 0.015  # at least the four gaps of one answer
 
 
 def test_self_test() -> None:
