@@ -36,7 +36,8 @@ SCENARIO = {
         },
     },
     "load": {
-        "stages": [{"duration": 2400.0, "arrival": {"process": "constant", "interval": 15.0, "rate": None}}] * 2,
+        "stages": [{"duration": 2400.0, "arrival": {"process": "constant", "interval": 15.0, "rate": None}}]
+        * 2,
         "request": {"prompt": "Describe it.", "max_tokens": 4096, "timeout": 300.0},
     },
     "objectives": {"ttft_p99": 2.0, "success_rate": 0.999},

@@ -21,6 +21,6 @@ class Source(Protocol):
 
         Rows come in no particular order; a table that was never written yields nothing. Clock offsets
         are already applied. `Requests` holds written rows only: what is missing against `Schedule`
-        is counted as lost, or not_sent in an unfinished run, by the analysis.
+        is counted by the analysis: pending while the run is going, not_sent where no load began, else lost.
         """
         ...
