@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -25,7 +26,7 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def start_ray(directory: str) -> str:
+def start_ray(directory: str, **more: Any) -> str:
     """Ray gives its node 30 s to come up; on a machine with other work a second try is worth it."""
     import ray
 
@@ -38,6 +39,7 @@ def start_ray(directory: str) -> str:
                 logging_level="ERROR",
                 object_store_memory=200 * 2**20,
                 _temp_dir=directory,
+                **more,
             )
             return str(context.address_info["gcs_address"])
         except Exception:

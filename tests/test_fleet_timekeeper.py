@@ -15,15 +15,12 @@ S = 1_000_000_000
 
 
 class Memory:
-    """A sink that keeps rows, or fails on demand."""
+    """A sink that keeps rows."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {}
-        self.fail = False
 
     def write(self, table: type[Table], batch: pa.RecordBatch) -> None:
-        if self.fail:
-            raise OSError(28, "No space left on device")
         assert batch.schema.equals(table.schema)
         batch.validate(full=True)
         self.rows.setdefault(table.name, []).extend(batch.to_pylist())
@@ -140,19 +137,6 @@ def test_rows_from_before_t0_wait_and_get_negative_instants() -> None:
     k.flush()
     assert memory.rows[Events.name][0][Events.t_ns] == -9 * S
     assert memory.rows[Timeline.name][0][Timeline.t_ns] == -8 * S
-
-
-def test_a_full_disk_is_remembered_and_does_not_stop_the_monitor() -> None:
-    k, memory = keeper()
-    k.start(0)
-    memory.fail = True
-    k.sample(S)
-    k.flush()
-    memory.fail = False
-    k.sample(2 * S)
-    k.flush()
-    assert [r[Timeline.t_ns] for r in memory.rows[Timeline.name]] == [2 * S]
-    assert len(k.problems) == 1 and "No space left" in k.problems[0] and Timeline.name in k.problems[0]
 
 
 def test_what_an_engine_exports_reaches_the_replicas_table() -> None:

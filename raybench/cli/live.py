@@ -5,14 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from raybench.fleet.conductor import Snapshot
+from raybench.fleet.conductor import Snapshot
+from raybench.generator.drive import rss_bytes
 
 LINE_PERIOD_S = 5.0
+LONG_S, LONG_LINE_PERIOD_S = 3600.0, 60.0
+"""A load with so much left has a line a minute, or a day's log would be nothing else."""
+SUMMARIES = 24
+"""Of a run: a day's come hourly; none more often than each `SUMMARY_LEAST_S`."""
+SUMMARY_LEAST_S = 60.0
 
 
 def _seconds(value: float | None) -> str:
@@ -69,12 +74,49 @@ def line(s: Snapshot) -> str:
     return f"{s.stage}: " + " | ".join(f"{name} {value}" for name, value in shown)
 
 
+class Summaries:
+    """A line for each 24th of a long run, about that stretch alone: what a log of a day should say."""
+
+    def __init__(self) -> None:
+        self._last = Snapshot("load")
+        self._period_s: float | None = None
+
+    def __call__(self, s: Snapshot) -> str | None:
+        """The line, where one is due."""
+        if s.stage != "load":
+            return None
+        if self._period_s is None:
+            self._period_s = max(SUMMARY_LEAST_S, (s.t_s + (s.left_s or 0.0)) / SUMMARIES)
+        if s.t_s - self._last.t_s < self._period_s:
+            return None
+        before, self._last = self._last, s
+        failed = _failures(s) - _failures(before)
+        words = [
+            f"offered {s.offered - before.offered}",
+            f"sent {s.sent - before.sent}",
+            f"failed {failed}",
+            f"in flight {s.in_flight}",
+            f"TTFT p50 {_seconds(s.ttft_p50_s)} now",
+            f"lateness p99 {_seconds(s.lateness_p99_s)} since the start",
+            f"memory of a generator {s.rss_bytes / 2**20:.0f} MiB at most",
+            f"of this process {rss_bytes() / 2**20:.0f} MiB",
+        ]
+        return f"summary of {_clock(before.t_s)} to {_clock(s.t_s)}: " + " | ".join(words)
+
+
+def _clock(t_s: float) -> str:
+    hours, rest = divmod(round(t_s), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+
+
 class Live:
     """`with Live() as live: live(snapshot)`."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._last: tuple[str, float] = ("", 0.0)
+        self._problems = 0  # shown so far
+        self._summaries = Summaries()
         self._display: Any = None
 
     def __enter__(self) -> Live:
@@ -93,13 +135,26 @@ class Live:
             self._display.stop()
 
     def __call__(self, s: Snapshot) -> None:
+        for problem in s.problems[self._problems :]:
+            self._say(f"problem: {problem}")
+        self._problems = len(s.problems)
+        if (summary := self._summaries(s)) is not None:
+            self._say(summary)
         if self._display is not None:
             self._display.update(self._table(s), refresh=True)
             return
         stage, at = self._last
-        if s.stage != stage or time.monotonic() - at >= LINE_PERIOD_S:
+        period_s = LONG_LINE_PERIOD_S if (s.left_s or 0.0) > LONG_S else LINE_PERIOD_S
+        if s.stage != stage or time.monotonic() - at >= period_s:
             self._last = (s.stage, time.monotonic())
             click.echo(line(s), err=True)
+
+    def _say(self, text: str) -> None:
+        """A line that stays, in a terminal above the table."""
+        if self._display is not None:
+            self._display.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            click.echo(text, err=True)
 
     def _table(self, s: Snapshot) -> Any:
         from rich.table import Table

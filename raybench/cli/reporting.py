@@ -17,5 +17,8 @@ def report(path: Path, format_: str, *, failed: bool = False) -> Exit:
 
     summary = summarise(open_run(path), Question())
     click.echo(render(summary, format_))
-    (path / "report.txt").write_text(render(summary, "text") + "\n", encoding="utf-8")
+    try:
+        (path / "report.txt").write_text(render(summary, "text") + "\n", encoding="utf-8")
+    except OSError as error:
+        click.echo(f"{path / 'report.txt'}: could not be written: {error.strerror or error}", err=True)
     return Exit.FAILURE if failed else summary.exit_code

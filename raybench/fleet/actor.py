@@ -26,7 +26,7 @@ from raybench.generator import Drive, Progress, Sink, Slice
 from raybench.generator.drive import rss_bytes
 from raybench.rundir import LocalSink, open_run
 from raybench.scenario import Scenario
-from raybench.schema import LoadKind, Schedule, Table
+from raybench.schema import LoadKind, Schedule
 from raybench.workload import Workload
 
 THREADS = 6

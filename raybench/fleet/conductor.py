@@ -18,19 +18,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from raybench import rundir
 from raybench import schedule as scheduling
 from raybench.fleet import clocks, crew, facts
 from raybench.fleet.output import Output
+from raybench.fleet.record import Record
 from raybench.fleet.timekeeper import Now
 from raybench.generator import Progress
-from raybench.rundir.remote import Mirror
 from raybench.scenario import Scenario
 from raybench.scenario.models import Settle
 from raybench.schema import EventKind, Exit, LoadKind, Manifest, RunStatus, Schedule
 
-HEARTBEAT_S = 1.0
 CLOCK_PERIOD_S = 60.0
 WATCH_PERIOD_S = 0.5
 BARRIER_S = 0.5
@@ -62,7 +61,9 @@ class Snapshot:
     ttft_p50_s: float | None = None
     e2e_p50_s: float | None = None
     lateness_p99_s: float | None = None
+    rss_bytes: int = 0  # of the largest generator
     now: Now | None = None
+    problems: tuple[str, ...] = ()  # all so far
 
 
 class Conductor:
@@ -78,20 +79,23 @@ class Conductor:
         """`private`: the Ray cluster was started for this run and goes with it, Serve and all."""
         self.scenario, self.output, self._private = scenario, output, private
         self._watch: Callable[[Snapshot], None] = lambda snapshot: None
-        self._mirror: Mirror | None = None
         self._interrupt = threading.Event()
-        self._save_lock = threading.Lock()
-        self._beat_stop = threading.Event()
-        self.plan = scheduling.build(scenario)
+        plan = scheduling.build(scenario)
+        self._plan: pa.Table | None = plan  # until it is written: a day's is half a gigabyte
+        self._scheduled_ns = plan.column(Schedule.scheduled_ns).drop_null().to_numpy()
+        self._generators = crew.how_many(scenario, plan)
         self.manifest = Manifest(
             name=scenario.name,
             load_kind=LoadKind(scheduling.load_kind(scenario)),
             scenario=scenario.model_dump(mode="json"),
-            schedule_sha256=scheduling.digest(self.plan),
-            planned=self.plan.num_rows,
+            schedule_sha256=scheduling.digest(plan),
+            planned=plan.num_rows,
             created_unix_ns=time.time_ns(),
             boot_id=clocks.boot_id(),
             versions=facts.versions(),
+        )
+        self._record = Record(
+            self.manifest, output, lambda who, text: self._event(EventKind.WRITE_FAILED, who, reason=text)
         )
         self._monitor: Any = None
         self._crew: crew.Crew | None = None
@@ -112,15 +116,10 @@ class Conductor:
     def run(self) -> Manifest:
         """The whole run, Ray being initialised already. Raises only what happened before there was a run
         directory; later failures are in the manifest, and raised after everything was put away."""
-        path = self.output.path
-        if self.output.uri:
-            self._mirror = Mirror(path, self.output.uri, report=self.manifest.problems.append)
-        self.directory = rundir.create(path, self.manifest)
-        self.directory.write_schedule(self.plan)
-        if self._mirror:
-            self._mirror.start()
-        beat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        beat.start()
+        assert self._plan is not None, "a conductor runs once"
+        self._record.begin(self._plan)
+        self._plan = None
+        pa.default_memory_pool().release_unused()
         status, failure = RunStatus.FAILED, None
         try:
             self._deploy_and_drive()
@@ -129,18 +128,16 @@ class Conductor:
             status = RunStatus.INTERRUPTED
         except Exception as error:
             failure = error
-            self.manifest.problems.append(f"{type(error).__name__}: {error}")
+            self._record.problem(f"{type(error).__name__}: {error}")
         finally:
-            self._watch(Snapshot("ending", planned=self.plan.num_rows))
+            self._show(Snapshot("ending", planned=self.manifest.planned))
             self._close_tables(status)
-            self._beat_stop.set()
-            beat.join()
             # The last word on the run comes before the clean-up: whoever ends a job gives it seconds.
             self.manifest.status = status
             self.manifest.ended_unix_ns = time.time_ns()
             if status is not RunStatus.COMPLETE:
                 self.manifest.exit_code = Exit.FAILURE if failure else Exit.INCOMPLETE
-            self._save()
+            self._record.end()
             self._remove()
         if failure is not None:
             raise failure
@@ -152,32 +149,32 @@ class Conductor:
         False where some of it could not be brought there; the staging directory then has it.
         """
         self.manifest.exit_code = exit_code
-        self._save()
-        return self._mirror.close() if self._mirror else True
+        self._record.save_with_patience()
+        return self._record.deliver()
 
     def _deploy_and_drive(self) -> None:
         scenario = self.scenario
         if scenario.deployment is not None:
             from raybench.serving import deployer
 
-            self._watch(Snapshot("deploying", planned=self.plan.num_rows))
+            self._show(Snapshot("deploying", planned=self.manifest.planned))
             self.deploying = True
             # The monitor is there first, so that it sees the deployment from its first replica on.
-            self._monitor = crew.start_monitor(self.directory.path, scenario.serving.application)
+            self._monitor = crew.start_monitor(self.output.path, scenario.serving.application)
             self._event(EventKind.RUN_STARTED, scenario.name)
             self._deployed = deployer.deploy(scenario)
             self.deploying = False
             url: str | list[str] = self._deployed.url
         else:
             assert scenario.target is not None
-            self._monitor = crew.start_monitor(self.directory.path, None)
+            self._monitor = crew.start_monitor(self.output.path, None)
             self._event(EventKind.RUN_STARTED, scenario.name)
             url = scenario.target.url
         self.manifest.measured = facts.measured(scenario, url)
         self._check()
-        self._watch(Snapshot("preparing", planned=self.plan.num_rows))
-        self._crew = crew.Crew(scenario, self._monitor, generators=crew.how_many(scenario, self.plan))
-        self._crew.prepare(url, self.directory.path, run_prefix=uuid.uuid4().hex[:8])
+        self._show(Snapshot("preparing", planned=self.manifest.planned))
+        self._crew = crew.Crew(scenario, self._monitor, generators=self._generators)
+        self._crew.prepare(url, self.output.path, run_prefix=uuid.uuid4().hex[:8])
         self._check()
         self._start()
         self._drive()
@@ -201,14 +198,13 @@ class Conductor:
         self.manifest.t0_monotonic_ns = t0_ns
         self.manifest.t0_unix_ns = time.time_ns() + (t0_ns - time.monotonic_ns())
         self._tell_monitor("start", t0_ns)
-        self._event(EventKind.LOAD_STARTED, self.scenario.name, t_ns=t0_ns, planned=self.plan.num_rows)
+        self._event(EventKind.LOAD_STARTED, self.scenario.name, t_ns=t0_ns, planned=self.manifest.planned)
         self._crew.start(t0_ns)
-        self._save()
+        self._record.save()
 
     def _drive(self) -> None:
         """Watches until every generator has accounted for its rows."""
         assert self._crew
-        scheduled_ns = self.plan.column(Schedule.scheduled_ns).drop_null().to_numpy()
         duration_s = scheduling.duration_ns(self.scenario) / 1e9
         next_clock = time.monotonic() + CLOCK_PERIOD_S
         last: tuple[float, int, int] = (0.0, 0, 0)
@@ -222,13 +218,14 @@ class Conductor:
             progress = self._crew.progress()
             self.manifest.counts = dict(progress.outcomes)
             self._tell_monitor("in_flight", progress.in_flight)
+            self._look_for_problems(progress)
             t_s = (time.monotonic_ns() - self._t0_ns) / 1e9
-            offered = int(np.searchsorted(scheduled_ns, int(t_s * 1e9), side="right"))
+            offered = int(np.searchsorted(self._scheduled_ns, int(t_s * 1e9), side="right"))
             since = max(t_s - last[0], 1e-9)
-            self._watch(
+            self._show(
                 replace(
                     _snapshot("load", progress, t_s, self._now()),
-                    planned=self.plan.num_rows,
+                    planned=self.manifest.planned,
                     offered=offered,
                     left_s=max(0.0, duration_s - t_s),
                     offered_per_s=(offered - last[1]) / since,
@@ -244,7 +241,7 @@ class Conductor:
         self.manifest.load_total_s = (time.monotonic_ns() - self._t0_ns) / 1e9
         progress = self._crew.progress()
         self.manifest.counts = dict(progress.outcomes)
-        self.manifest.problems.extend(progress.problems)
+        self._look_for_problems(progress)
         self._event(EventKind.LOAD_ENDED, self.scenario.name)
         self._check()
 
@@ -252,25 +249,28 @@ class Conductor:
         """Replaces what has died. Rows of a dead generator whose instants have passed stay lost."""
         assert self._crew
         for number, reason in self._crew.lost():
-            self._problem(f"generator {number} was lost: {reason}")
+            self._record.problem(f"generator {number} was lost: {reason}")
             self._event(EventKind.GENERATOR_LOST, str(number), reason=reason)
             if stopping:
                 continue
             host = self._crew.replace(number, self._t0_ns)
             if host is None:
-                self._problem(f"generator {number} could not be replaced; its remaining rows are lost")
+                self._record.problem(f"generator {number} could not be replaced; its remaining rows are lost")
             else:
                 self.manifest.hosts = [*self.manifest.hosts, host]
         if self._monitor is not None and crew.is_gone(self._monitor):
-            self._problem("the monitor died and was started again; the timeline has a gap")
+            self._record.problem("the monitor died and was started again; the timeline has a gap")
             application = self.scenario.serving.application if self._deployed else None
-            self._monitor = crew.start_monitor(self.directory.path, application)
+            self._monitor = crew.start_monitor(self.output.path, application)
             self._crew.report_to(self._monitor)
             self._tell_monitor("start", self._t0_ns)
             self._event(EventKind.NOTE, "monitor", text="started again after it died")
 
-    def _problem(self, text: str) -> None:
-        self.manifest.problems.append(text)
+    def _look_for_problems(self, progress: Progress) -> None:
+        for text in progress.problems:
+            self._record.problem(text)
+        for text in (*progress.not_written, *self._now().problems):
+            self._record.not_written(text.split(":")[0], text)
 
     def _settle(self) -> None:
         """Goes on observing until the deployment is back at its minimum, or `at_most` is over."""
@@ -291,9 +291,9 @@ class Conductor:
             t_s = (time.monotonic_ns() - self._t0_ns) / 1e9
             assert self._crew
             snapshot = _snapshot("settling", self._crew.progress(), t_s, now)
-            self._watch(replace(snapshot, planned=self.plan.num_rows, left_s=settle.at_most - elapsed))
+            self._show(replace(snapshot, planned=self.manifest.planned, left_s=settle.at_most - elapsed))
             self._interrupt.wait(WATCH_PERIOD_S)
-        self.manifest.problems.append(
+        self._record.problem(
             f"the deployment was not back at {deployment.autoscaling.min_replicas} replicas "
             f"{settle.at_most:g} s after the load ended (load.settle.at_most)"
         )
@@ -315,9 +315,13 @@ class Conductor:
                 self.manifest.measured["engines"] = facts.engines(self._deployed.application)
         if self._monitor is not None:
             if self.manifest.t0_monotonic_ns is None:  # never started: instants count from now
-                self._tell_monitor("start", time.monotonic_ns())
-            self._event(EventKind.RUN_ENDED, self.scenario.name, status=str(status))
-            self.manifest.problems.extend(crew.stop_monitor(self._monitor))
+                crew.ask(self._monitor, "start", time.monotonic_ns())
+            ended = (str(EventKind.RUN_ENDED), self.scenario.name, {"status": str(status)})
+            crew.ask(
+                self._monitor, "event", time.monotonic_ns(), *ended
+            )  # waits: `stop` must not overtake it
+            for text in crew.stop_monitor(self._monitor):
+                self._record.problem(text)
         if self._crew is not None:
             self._crew.dismiss()
 
@@ -330,7 +334,7 @@ class Conductor:
         try:
             deployer.remove(self._deployed.application, shutdown_serve=self._deployed.started_serve)
         except Exception as error:
-            self._problem(f"the application was not removed: {error}")
+            self._record.problem(f"the application was not removed: {error}")
 
     # --- small things --------------------------------------------------------------------------
 
@@ -349,17 +353,8 @@ class Conductor:
         with suppress(Exception):  # a dead monitor must not stop the load; its absence is seen at the end
             getattr(self._monitor, method).remote(*arguments)
 
-    def _beat(self) -> None:
-        while not self._beat_stop.wait(HEARTBEAT_S):
-            try:
-                self._save()
-            except OSError as error:
-                self.manifest.problems.append(f"the manifest could not be written: {error}")
-
-    def _save(self) -> None:
-        with self._save_lock:
-            self.manifest.heartbeat_unix_ns = time.time_ns()
-            self.directory.save(self.manifest)
+    def _show(self, snapshot: Snapshot) -> None:
+        self._watch(replace(snapshot, problems=tuple(self.manifest.problems)))
 
 
 def _snapshot(stage: str, progress: Progress, t_s: float, now: Now) -> Snapshot:
@@ -375,5 +370,6 @@ def _snapshot(stage: str, progress: Progress, t_s: float, now: Now) -> Snapshot:
         ttft_p50_s=seconds(progress.ttft_p50_ns),
         e2e_p50_s=seconds(progress.e2e_p50_ns),
         lateness_p99_s=seconds(progress.lateness_p99_ns),
+        rss_bytes=progress.rss_bytes,
         now=now,
     )

@@ -175,8 +175,11 @@ class Crew:
                 host.clock.append(clocks.measure(_asking(actor), t0_ns=t0_ns))
 
     def report_to(self, monitor: Any) -> None:
-        """Generators started from now on ship their rows to this monitor, where they ship."""
+        """Generators ship their rows to this monitor from now on, where they ship."""
         self._monitor = monitor
+        for actor in self._actors:
+            with suppress(Exception):
+                actor.report_to.remote(monitor)
         self._arguments = (*self._arguments[:-2], monitor, self._arguments[-1])
 
     def start(self, t0_ns: int) -> None:
@@ -269,7 +272,8 @@ def _asking(actor: Any) -> Callable[[], int]:
 
 
 def merge(parts: list[Progress | None]) -> Progress:
-    """Counts add up; a live median over generators is the weighted mean of theirs, for display only."""
+    """Counts add up, memory is the largest one's; a live median over generators is the weighted mean of
+    theirs, for display only."""
     known = [p for p in parts if p is not None]
     outcomes: Counter[str] = Counter()
     for part in known:
@@ -294,4 +298,6 @@ def merge(parts: list[Progress | None]) -> Progress:
         e2e_p50_ns=middle("e2e_p50_ns"),
         finished=len(known) == len(parts) and all(p.finished for p in known),
         problems=tuple(text for p in known for text in p.problems),
+        rss_bytes=max((p.rss_bytes for p in known), default=0),
+        not_written=tuple(text for p in known for text in p.not_written),
     )

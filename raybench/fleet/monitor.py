@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import ray
 
 from raybench.fleet import clocks
+from raybench.fleet.patience import REFUSED, Patient
 from raybench.fleet.timekeeper import Now, ReplicaSeen, Sample, Seen, Timekeeper
-from raybench.rundir import LocalSink
+from raybench.rundir import LocalSink, is_written
 from raybench.schema import TABLES, EventKind, ReplicaState
 from raybench.serving.deployer import monitor_name, status
 
@@ -32,9 +34,9 @@ class Monitor:
     def __init__(self, run_path: str, application: str | None, deployment: str) -> None:
         self._run_path, self._application = run_path, application
         self._lock = threading.Lock()
-        self._sink = LocalSink(run_path, "monitor")
+        self._sink = Patient(LocalSink(run_path, "monitor"), "monitor")
         self._keeper = Timekeeper(self._sink, deployment)
-        self._guests: dict[str, LocalSink] = {}
+        self._guests: dict[str, tuple[LocalSink, threading.Lock]] = {}
         self._boot_id = clocks.boot_id()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
@@ -79,22 +81,28 @@ class Monitor:
                     )
                 )
 
-    def append(self, writer: str, table: str, batch: pa.RecordBatch) -> None:
-        """Writes a batch of a generator that cannot reach the run directory."""
+    def append(self, writer: str, table: str, batch: pa.RecordBatch, again: bool = False) -> None:
+        """Writes a batch of a generator that cannot reach the run directory. `again`: it may be there, from
+        the monitor before this one; then nothing happens. Calls come in on several threads at once."""
         with self._lock:
-            sink = self._guests.setdefault(writer, LocalSink(self._run_path, writer))
-        sink.write(next(t for t in TABLES if t.name == table), batch)
+            sink, one_at_a_time = self._guests.setdefault(
+                writer, (LocalSink(self._run_path, writer), threading.Lock())
+            )
+        into = next(t for t in TABLES if t.name == table)
+        with one_at_a_time:
+            if not (again and is_written(self._run_path, writer, into, batch)):
+                sink.write(into, batch)
 
     def close_writer(self, writer: str) -> None:
         with self._lock:
-            sink = self._guests.pop(writer, None)
-        if sink:
-            sink.close()
+            guest = self._guests.pop(writer, None)
+        if guest:
+            guest[0].close()
 
     # --- asked by the coordinator --------------------------------------------------------------
 
     def now(self) -> Now:
-        return self._keeper.now
+        return replace(self._keeper.now, problems=tuple(self._sink.problems))
 
     def stop(self) -> list[str]:
         """Stops watching, writes what is left and returns the problems met."""
@@ -102,9 +110,13 @@ class Monitor:
         self._thread.join(timeout=10)
         with self._lock:
             self._keeper.flush()
-            for sink in [self._sink, *self._guests.values()]:
-                sink.close()
-            return self._keeper.problems
+            sinks: list[Patient | LocalSink] = [self._sink, *(guest for guest, _ in self._guests.values())]
+            for sink in sinks:
+                try:
+                    sink.close()
+                except OSError as error:
+                    self._sink.problems.append(f"monitor: the end of a stream {REFUSED}: {error}")
+            return self._sink.problems
 
     # --- inside --------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ class Progress:
     e2e_p50_ns: int | None = None
     finished: bool = False
     problems: tuple[str, ...] = ()
+    rss_bytes: int = 0  # of this process, where whoever runs it says so
+    not_written: tuple[str, ...] = ()  # what the sink refused for a while, likewise
 
     @property
     def accounted(self) -> int:

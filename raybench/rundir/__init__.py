@@ -15,6 +15,16 @@ from raybench.rundir.compaction import compact
 from raybench.rundir.directory import RunDir, create, fresh_path
 from raybench.rundir.manifest import RunError
 from raybench.rundir.reader import Run, open_run
-from raybench.rundir.segments import LocalSink
+from raybench.rundir.segments import LocalSink, is_written
 
-__all__ = ["LocalSink", "Run", "RunDir", "RunError", "compact", "create", "fresh_path", "open_run"]
+__all__ = [
+    "LocalSink",
+    "Run",
+    "RunDir",
+    "RunError",
+    "compact",
+    "create",
+    "fresh_path",
+    "is_written",
+    "open_run",
+]

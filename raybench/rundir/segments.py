@@ -149,6 +149,22 @@ class LocalSink:
                 continue  # an earlier sink of this process, or this pid on another host: never append
 
 
+def is_written(run: Path | str, writer: str, table: type[Table], batch: pa.RecordBatch) -> bool:
+    """Whether this very batch stands among the last ones of the writer, whichever process wrote it.
+
+    Looks into its two newest streams: one may have been begun since.
+    """
+    found = list((Path(run) / table.name).glob(f"{writer}-*{SUFFIX}"))
+    for path in sorted(found, key=lambda p: p.stat().st_mtime_ns)[-2:]:
+        try:
+            with pa.OSFile(str(path), "rb") as file:
+                if any(one.equals(batch) for one in pa.ipc.open_stream(file)):
+                    return True
+        except (OSError, pa.ArrowInvalid):
+            continue  # torn at its end: what comes before it was looked at
+    return False
+
+
 def _difference(table: type[Table], batch: pa.RecordBatch) -> str:
     want = {f.name: str(f.type) for f in table.schema}
     have = {f.name: str(f.type) for f in batch.schema}

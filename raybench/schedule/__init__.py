@@ -2,7 +2,7 @@
 
 from raybench.schedule.build import build, duration_ns, load_kind, phases, planned_ns
 from raybench.schedule.processes import offsets_ns
-from raybench.schedule.table import DIGEST_VERSION, digest, part, share
+from raybench.schedule.table import DIGEST_VERSION, digest, part, part_of, share
 
 __all__ = [
     "DIGEST_VERSION",
@@ -12,6 +12,7 @@ __all__ = [
     "load_kind",
     "offsets_ns",
     "part",
+    "part_of",
     "phases",
     "planned_ns",
     "share",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -48,13 +49,18 @@ def part(table: pa.Table, generator: int, generators: int) -> pa.Table:
 
     Raises ValueError unless 0 <= generator < generators.
     """
+    return part_of(table.to_batches(), generator, generators)
+
+
+def part_of(batches: Iterable[pa.RecordBatch], generator: int, generators: int) -> pa.Table:
+    """As `part`, from a schedule that comes in pieces: only this generator's rows are ever held together."""
     if not 0 <= generator < generators:
         raise ValueError(f"generator {generator} of {generators}: should be 0 to {generators - 1}")
-    if table[Schedule.turn].null_count == table.num_rows:
-        rows = np.arange(generator, table.num_rows, generators, dtype=np.int64)
-    else:
+    kept, units = [], 0
+    for batch in batches:
         # The turns of a conversation follow one another, so a unit begins wherever no later turn stands.
-        later = pc.greater(pc.fill_null(table[Schedule.turn], 0), 0).to_numpy(zero_copy_only=False)
-        unit = np.cumsum(~later) - 1
-        rows = np.flatnonzero(unit % generators == generator)
-    return table.take(pa.array(rows))
+        turns = pc.fill_null(batch.column(Schedule.turn), 0).to_numpy(zero_copy_only=False)
+        unit = units + np.cumsum(turns <= 0) - 1
+        units = int(unit[-1]) + 1 if len(unit) else units
+        kept.append(batch.take(pa.array(np.flatnonzero(unit % generators == generator))))
+    return pa.Table.from_batches(kept, schema=Schedule.schema).combine_chunks()
