@@ -81,7 +81,7 @@ def make_slice(urls: str | list[str], table: pa.Table, **changes: Any) -> Slice:
     return Slice(**(values | changes))
 
 
-def drive(slice: Slice, lead_ms: float = 20.0) -> tuple[Progress, Memory]:
+def drive(slice: Slice, lead_ms: float = 120.0) -> tuple[Progress, Memory]:
     """Drives the slice from `lead_ms` after now and returns its last word and what it wrote."""
     memory = Memory()
     progress = Drive(slice, memory).run(time.monotonic_ns() + int(lead_ms * MS))

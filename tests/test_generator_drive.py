@@ -186,7 +186,7 @@ def test_progress_can_be_asked_for_while_it_runs(slow_url: str) -> None:
     before = driven.progress()
     assert (before.planned, before.sent, before.finished) == (60, 0, False)
     seen = []
-    thread = threading.Thread(target=driven.run, args=(time.monotonic_ns() + 20 * MS,))
+    thread = threading.Thread(target=driven.run, args=(time.monotonic_ns() + 400 * MS,))
     thread.start()
     while thread.is_alive():
         seen.append(driven.progress())
@@ -237,9 +237,9 @@ def test_the_generator_samples_itself(slow_url: str) -> None:
     planned = [i * 5 * MS for i in range(80)]
     _, memory = drive(make_slice(slow_url, schedule(planned), generator=2, sample_period_s=0.1))
     rows = memory.rows(Generators)
-    assert 3 <= len(rows) <= 7
+    assert 2 <= len(rows) <= 12  # 0.4 s of load, every 0.1 s, on a machine that may stall
     instants = [row[Generators.t_ns] for row in rows]
-    assert instants == sorted(instants) and instants[-1] < 2000 * MS
+    assert instants == sorted(instants) and instants[-1] < 20_000 * MS
     for row in rows:
         assert row[Generators.generator] == 2
         assert 0 <= row[Generators.cpu_ratio] <= 1.05

@@ -51,7 +51,7 @@ def at_once(rows: list[dict[str, Any]]) -> int:
 def test_a_capped_client_keeps_instants_and_lets_rows_wait(slow_url: str) -> None:
     planned = [i * MS for i in range(12)]
     _, memory = drive(
-        make_slice(slow_url, schedule(planned), load_kind=LoadKind.CAPPED, max_in_flight=3), lead_ms=50
+        make_slice(slow_url, schedule(planned), load_kind=LoadKind.CAPPED, max_in_flight=3), lead_ms=400
     )
     rows = memory.rows()
     assert at_once(rows) == 3
@@ -65,9 +65,9 @@ def test_rows_still_waiting_when_the_load_ends_are_not_sent(hostile: HostileServ
     url = hostile.url("never_answers")
     progress, memory = drive(
         make_slice(
-            url, table, load_kind=LoadKind.CAPPED, max_in_flight=2, load_end_ns=400 * MS, timeout_s=0.6
+            url, table, load_kind=LoadKind.CAPPED, max_in_flight=2, load_end_ns=1000 * MS, timeout_s=1.6
         ),
-        lead_ms=200,
+        lead_ms=400,
     )
     assert progress.outcomes == {Outcome.TIMEOUT: 2, Outcome.NOT_SENT: 8}
     for row in memory.rows()[2:]:
@@ -101,7 +101,7 @@ def test_a_closed_loop_ends_with_its_load(slow_url: str) -> None:
     table = schedule(None, rows=10_000)
     progress, memory = drive(
         make_slice(slow_url, table, load_kind=LoadKind.CLOSED, concurrency=2, load_end_ns=300 * MS),
-        lead_ms=100,
+        lead_ms=400,
     )
     assert progress.accounted == 10_000 and len(memory.rows()) == 10_000
     sent = [row for row in memory.rows() if row[Requests.outcome] != Outcome.NOT_SENT]
@@ -187,9 +187,9 @@ def test_turns_of_an_interrupted_conversation_are_not_sent(hostile: HostileServe
     table = talks(2, 5, 0, 1)
     slice = make_slice(
         hostile.url("never_answers"), table, load_kind=LoadKind.CAPPED, max_in_flight=9,
-        load_end_ns=300 * MS, timeout_s=0.5,
+        load_end_ns=1000 * MS, timeout_s=1.6,
     )  # fmt: skip
-    progress, memory = drive(slice, lead_ms=100)
+    progress, memory = drive(slice, lead_ms=400)
     assert progress.outcomes == {Outcome.TIMEOUT: 2, Outcome.NOT_SENT: 8}
     assert all(row[Requests.anchor_ns] is None for row in memory.rows() if row[Requests.sent_ns] is None)
 
