@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from raybench.analysis.capacity import busiest
 from raybench.analysis.figures import Accounting, Verdict
 from raybench.analysis.quantiles import Distribution, Value
 from raybench.analysis.question import Objective
@@ -17,7 +18,14 @@ from raybench.schema import Generators, LoadKind, Manifest, Outcome, RunStatus
 
 LATENESS_FLOOR_S = 0.010
 LATENESS_SHARE_OF_TTFT = 0.01
-DEFAULTS = {"sent_ratio": 0.99, "lost": 0, "clock_uncertainty": 0.005, "generator_cpu_ratio": 0.9}
+DEFAULTS = {
+    "sent_ratio": 0.99,
+    "lost": 0,
+    "clock_uncertainty": 0.005,
+    "generator_cpu_ratio": 0.9,
+    "generator_capacity": 0.8,
+    "ttft_error": 0.05,
+}
 BUSY_SAMPLES = 5
 """A generator is busy when its mean over this many samples in a row (seconds) is: one is a hiccup."""
 
@@ -55,6 +63,7 @@ def verdict(
     checks += _lateness(manifest, lateness, bounds, objectives)
     checks += _clock(manifest, bounds)
     checks += _cpu(source, bounds)
+    checks += _calibrated(source, bounds, objectives)
     reasons = tuple(text for good, text in checks if not good)
     return Verdict(
         word="INVALID" if reasons else "VALID",
@@ -149,3 +158,32 @@ def _cpu(source: Source, bounds: Mapping[str, Any]) -> list[tuple[bool, str]]:
 def _busiest(cpu: list[float]) -> float:
     width = min(BUSY_SAMPLES, len(cpu))
     return float(np.convolve(cpu, np.full(width, 1 / width), "valid").max())
+
+
+def _calibrated(
+    source: Source, bounds: Mapping[str, Any], objectives: Sequence[Objective]
+) -> list[tuple[bool, str]]:
+    """What the calibration says of this run; nothing without one, or where generators ran elsewhere too."""
+    manifest = source.manifest
+    calibration = manifest.calibration
+    if not calibration or any(h.hostname != calibration.get("hostname") for h in manifest.hosts):
+        return []
+    checks = []
+    found = busiest(source, calibration)
+    if found is not None:
+        most = float(bounds["generator_capacity"])
+        text = (
+            f"generator {found.generator} needed {found.share:.0%} of its calibrated capacity in its busiest "
+            f"second: {found.requests:.0f} requests, {found.chunks:.0f} chunks (at most {most:.0%} allowed)"
+        )
+        checks.append((found.share <= most, text))
+    limits = [o.limit for o in objectives if o.metric == "ttft"]
+    error_ns = calibration.get("ttft_error_p99_ns")
+    if limits and isinstance(error_ns, int | float):
+        most_s = float(bounds["ttft_error"]) * min(limits)
+        text = (
+            f"calibrated error of TTFT, p99, {error_ns / 1e6:.3g} ms (at most {most_s * 1e3:.3g} ms allowed: "
+            f"{float(bounds['ttft_error']):.0%} of the strictest objective)"
+        )
+        checks.append((error_ns / 1e9 <= most_s, text))
+    return checks

@@ -20,6 +20,7 @@ COMMANDS = {
     "compact": "one tidy file a table",
     "compare": "differences between runs, with confidence, for people and for CI",
     "schedule": "show, check and export the stimulus",
+    "calibrate": "the client's own floor on this machine",
 }
 """Command -> one line of help. The command lives in `raybench.cli.<name>` as `command`."""
 

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from raybench import schedule as scheduling
-from raybench.fleet import clocks, crew, facts
+from raybench.fleet import calibration, clocks, crew, facts
 from raybench.fleet.output import Output
 from raybench.fleet.record import Record
 from raybench.fleet.timekeeper import Now
@@ -84,6 +84,7 @@ class Conductor:
         self._plan: pa.Table | None = plan  # until it is written: a day's is half a gigabyte
         self._scheduled_ns = plan.column(Schedule.scheduled_ns).drop_null().to_numpy()
         self._generators = crew.how_many(scenario, plan)
+        known = calibration.cached(self._generators)
         self.manifest = Manifest(
             name=scenario.name,
             load_kind=LoadKind(scheduling.load_kind(scenario)),
@@ -93,6 +94,7 @@ class Conductor:
             created_unix_ns=time.time_ns(),
             boot_id=clocks.boot_id(),
             versions=facts.versions(),
+            calibration=known.as_dict() if known else None,
         )
         self._record = Record(
             self.manifest, output, lambda who, text: self._event(EventKind.WRITE_FAILED, who, reason=text)

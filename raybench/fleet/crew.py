@@ -9,16 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import raybench
-from raybench.fleet import clocks
+from raybench.fleet import calibration, clocks
 from raybench.generator import Progress
 from raybench.scenario import Scenario
-from raybench.schema import Host, Schedule
+from raybench.schema import Host
 
 RESOURCE = "generator"
 """Nodes that declare this custom resource take the generators; without any, all nodes may."""
@@ -36,12 +35,17 @@ class CrewError(Exception):
 
 
 def how_many(scenario: Scenario, plan: pa.Table) -> int:
-    """The scenario's number, or enough for the busiest second of the plan; never more than rows."""
+    """The scenario's number, or enough for the busiest second of the plan; never more than rows.
+
+    `auto` asks the calibration of one generator; without one, a generator is trusted with `ROWS_PER_S_EACH`.
+    It never takes more than this machine's cores.
+    """
     wanted = scenario.load.generators
     if wanted == "auto":
-        scheduled = plan.column(Schedule.scheduled_ns).drop_null().to_numpy()
-        busiest = int(np.bincount(scheduled // 1_000_000_000).max()) if len(scheduled) else 1
-        wanted = max(1, min(-(-busiest // int(ROWS_PER_S_EACH)), os.cpu_count() or 1))
+        one = calibration.cached(1)
+        busiest, _ = calibration.busiest_second(plan)
+        needed = -(-busiest // int(ROWS_PER_S_EACH)) if one is None else calibration.enough(plan, one)
+        wanted = max(1, min(needed, os.cpu_count() or 1))
     rows: int = plan.num_rows
     places = scenario.load.max_in_flight or scenario.load.concurrency or rows
     return max(1, min(int(wanted), rows, places))

@@ -27,7 +27,7 @@ def section(summary: Summary) -> Section:
         ("generators", _generators(h)),
         ("schedule", f"sha256 {h.schedule_sha256}"),
         ("versions", ", ".join(f"{k} {v}" for k, v in h.versions.items())),
-        ("floor", _floor(h.calibration)),
+        ("floor", _floor(h)),
         ("rows", _rows(summary)),
     ]
     warnings = _warnings(h)
@@ -187,8 +187,30 @@ def _generators(h: Header) -> str:
     return text
 
 
-def _floor(calibration: Mapping[str, Any] | None) -> str:
-    return _plain(calibration).strip("()") if calibration else "not calibrated"
+def _floor(h: Header) -> str:
+    """What the client itself cannot do better than, from calibration; nothing where no client was."""
+    c = h.calibration
+    if h.measured.get("simulated"):
+        return ""
+    if not c:
+        return "not calibrated; run `raybench calibrate`"
+    try:
+        text = (
+            f"{number(c['requests_per_s'])} requests/s or {number(c['chunks_per_s'])} chunks/s a generator, "
+            f"{duration(c['cpu_s_per_request'])} CPU a request, "
+            f"{duration(c['cpu_s_per_1000_chunks'])} per 1,000 chunks, "
+            f"lateness p99 {duration(c['lateness_p99_ns'] / 1e9)} at {number(c['rate_per_s'])}/s, "
+            f"TTFT within {duration(c['ttft_error_p50_ns'] / 1e9)} "
+            f"(p99 {duration(c['ttft_error_p99_ns'] / 1e9)}), "
+            f"inter-chunk within {duration(c['gap_error_p50_ns'] / 1e9)} "
+            f"(p99 {duration(c['gap_error_p99_ns'] / 1e9)}); "
+            f"{c['generators']} at once on {c['hostname']}, "
+            + time.strftime("%Y-%m-%d", time.gmtime(c["measured_unix_s"]))
+        )
+    except (KeyError, TypeError):  # another version's
+        return _plain(c).strip("()")
+    elsewhere = [host for host in h.hosts if host != c["hostname"]]
+    return text + (f"; not of {', '.join(elsewhere[:4])}, where generators ran" if elsewhere else "")
 
 
 def _rows(summary: Summary) -> str:

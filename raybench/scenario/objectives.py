@@ -72,3 +72,5 @@ class Bounds(Model):
     lost: NonNegativeInt = 0
     clock_uncertainty: Seconds = 0.005
     generator_cpu_ratio: Ratio = 0.9
+    generator_capacity: Ratio = 0.8  # of a core, by calibration, in a generator's busiest second
+    ttft_error: Ratio = 0.05  # of the strictest TTFT objective: the calibrated error of TTFT, p99
