@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from raybench.analysis.drifted import Drift
 from raybench.analysis.quantiles import Distribution, Value
 from raybench.analysis.question import Anchor, Objective
 from raybench.schema import Exit, LoadKind, RunStatus
@@ -237,6 +238,7 @@ class Summary:
     verdict: Verdict
     oha: tuple[OhaFigures, ...]  # from sent; and from the schedule, where that was asked for
     scaling: Scaling | None
+    drift: Drift | None  # of a long run, or where it was asked for
 
     @property
     def exit_code(self) -> Exit:

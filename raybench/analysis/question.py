@@ -72,6 +72,7 @@ class Question:
     printed again from the schedule. A closed loop has none and counts from sent whatever is asked.
     `by`: one of GROUPS, or a positive number of seconds for windows of that length; None for no groups.
     `objectives`: replaces the scenario's own; None keeps them.
+    `drift`: whether the report shows how the run changed by hour; None does for ten minutes and more.
     """
 
     window: tuple[float, float] | None = None
@@ -80,6 +81,7 @@ class Question:
     percentiles: tuple[float, ...] = (50, 90, 95, 99)
     objectives: tuple[Objective, ...] | None = None
     by: str | float | None = None
+    drift: bool | None = None
 
     def __post_init__(self) -> None:
         for p in self.percentiles:

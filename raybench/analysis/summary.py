@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from raybench.analysis import oha
 from raybench.analysis.columns import CANCELLED, LOST, NOT_SENT, OK, OUTCOMES
+from raybench.analysis.drift import drift
 from raybench.analysis.figures import (
     Accounting,
     Goodput,
@@ -74,6 +75,7 @@ def summarise(source: Source, question: Question | None = None) -> Summary:
             _oha(read, a, selected, planned) for a in (Anchor.SENT, Anchor.SCHEDULED) if a in read.answered
         ),
         scaling=scaled,
+        drift=drift(source, question, anchor),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
 @click.option(
     "--by", metavar="WHAT", help="Groups: stage, phase, replica, generator, or windows such as 10s."
 )
+@click.option(
+    "--drift/--no-drift",
+    default=None,
+    help="How the run changed by hour, or by twelfths.  [default: for ten minutes and more]",
+)
 def command(
     runs: tuple[str, ...],
     format_: str,
@@ -54,6 +60,7 @@ def command(
     percentiles: str,
     objectives: tuple[str, ...],
     by: str | None,
+    drift: bool | None,
 ) -> None:
     """The report of a run, from its tables. Several runs are shown side by side. RUN is a directory, or a
     URI such as s3://bucket/run.
@@ -76,7 +83,7 @@ def command(
     from raybench.rundir.remote import local
 
     try:
-        question = _question(window, phase, anchor, percentiles, objectives, by)
+        question = replace(_question(window, phase, anchor, percentiles, objectives, by), drift=drift)
         named = [(Path(run).resolve().name, summarise(open_run(local(run)), question)) for run in runs]
     except (RunError, ValueError) as error:
         bad_input(error)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from raybench.analysis.figures import Group, Grouping, Summary
 from raybench.analysis.quantiles import Distribution, Percentile
 from raybench.analysis.question import SUCCESS_RATE, Anchor
-from raybench.report import header, oha, scaling
+from raybench.report import drift, header, oha, scaling
 from raybench.report.blocks import Block, Grid, Lines, Pairs, Section, Verbatim
 from raybench.report.units import (
     MARK,
@@ -34,6 +34,7 @@ def sections(summary: Summary) -> list[Section]:
         _throughput(summary),
         _grouping(summary.stages, summary),
         _grouping(summary.grouping, summary),
+        drift.section(summary),
         *_oha(summary),
         scaling.section(summary),
     ]

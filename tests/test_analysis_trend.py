@@ -1,0 +1,76 @@
+"""Theil and Sen's slope, held against scipy's, every pair by hand, and noise about a known line."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from raybench.analysis.trend import theil_sen
+
+numbers = st.floats(-1e6, 1e6, allow_nan=False).map(lambda v: round(v, 3))
+
+
+@given(st.lists(numbers, min_size=8, max_size=40))
+def test_it_is_what_scipy_computes(y: list[float]) -> None:
+    x = [float(i) for i in range(len(y))]
+    found = theil_sen(x, y, confidence=0.95)
+    theirs = stats.theilslopes(y, x, alpha=0.95)
+    assert found is not None and found.points == len(y)
+    assert found.value == pytest.approx(theirs.slope)
+    assert (found.low, found.high) == (pytest.approx(theirs.low_slope), pytest.approx(theirs.high_slope))
+
+
+@given(st.lists(st.tuples(numbers, st.sampled_from(["a", "b", None])), min_size=2, max_size=15))
+def test_only_points_of_one_kind_are_compared(points: list[tuple[float, str | None]]) -> None:
+    y, kinds = [p[0] for p in points], [p[1] for p in points]
+    pairs = [
+        (y[j] - y[i]) / (j - i)
+        for i, j in itertools.combinations(range(len(y)), 2)
+        if kinds[i] == kinds[j] is not None
+    ]
+    found = theil_sen([float(i) for i in range(len(y))], y, kinds)
+    assert (found is None) == (not pairs)
+    if found is not None:
+        assert found.value == pytest.approx(statistics.median(pairs))
+
+
+def test_a_line_is_found_whatever_the_kinds_start_from() -> None:
+    """Two kinds of hours, one a hundred times slower than the other: the common rise is still seen."""
+    x = [float(i) for i in range(24)]
+    y = [0.5 * t + (100.0 if i % 2 else 0.0) for i, t in enumerate(x)]
+    found = theil_sen(x, y, [i % 2 for i in range(24)])
+    assert found is not None and found.value == found.low == found.high == 0.5
+
+
+def test_a_constant_has_no_trend_and_no_doubt() -> None:
+    found = theil_sen([0.0, 1.0, 2.0], [7.0] * 3)
+    assert found is not None and (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+
+
+def test_too_few_points_have_a_slope_and_no_interval() -> None:
+    found = theil_sen([0.0, 1.0, 2.0], [1.0, 2.0, 4.0])
+    assert found is not None and (found.value, found.low, found.high) == (1.5, None, None)
+    assert theil_sen([0.0], [1.0]) is None
+    assert theil_sen([0.0, 1.0], [1.0, 2.0], ["a", "b"]) is None
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_the_interval_holds_the_true_slope_as_often_as_it_says(rounds: int) -> None:
+    """Of 1,500 series of heavy-tailed noise about a line of slope 2, in one kind and in three."""
+    rng = np.random.default_rng(1)
+    x, trials = [float(i) for i in range(24)], 1500
+    missed = 0
+    for _ in range(trials):
+        y = 2.0 * np.array(x) + rng.standard_t(2, 24)
+        found = theil_sen(x, y.tolist(), [i % rounds for i in range(24)], confidence=0.95)
+        assert found is not None and found.low is not None and found.high is not None
+        missed += not found.low <= 2.0 <= found.high
+    deviation = math.sqrt(0.05 * 0.95 / trials)
+    assert abs(missed / trials - 0.05) < 4 * deviation + 0.01
