@@ -11,7 +11,7 @@ from typing import Any
 
 from raybench.analysis.drifted import Drift
 from raybench.analysis.quantiles import Distribution, Value
-from raybench.analysis.question import Anchor, Objective
+from raybench.analysis.question import Anchor, Capacity, Objective
 from raybench.schema import Exit, LoadKind, RunStatus
 
 
@@ -205,6 +205,46 @@ class ReplicaChange:
 
 
 @dataclass(frozen=True)
+class Link:
+    """One instant of a chain. None where it was not seen or does not apply, and the note says why."""
+
+    name: str
+    at_s: float | None
+    took_s: float | None  # since the link before it that was seen
+    not_before_s: float | None  # it is no earlier than this, where samples leave room for doubt
+    note: str
+
+
+@dataclass(frozen=True)
+class LongWait:
+    request_id: int
+    wait_s: float
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Requests sent and without a first token within some time, and how much of it each waited."""
+
+    requests: int
+    total_s: float
+    max_s: float
+    longest: tuple[LongWait, ...]  # the ten longest
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One scaling event taken apart: from the load to relief, or to the replica's end."""
+
+    step: int  # which of `Scaling.steps`
+    up: bool
+    replicas: tuple[str, ...]  # that it brought, or that it stopped
+    links: tuple[Link, ...]
+    total_s: float | None  # first link seen to last
+    waited: Waits | None  # a step up: while its replica started, asked for to ready
+    cold: Waits | None  # the part of it in which nothing else was available
+
+
+@dataclass(frozen=True)
 class Scaling:
     """None as a whole where nothing was observed of the deployment."""
 
@@ -216,6 +256,40 @@ class Scaling:
     nothing_available_s: float | None  # while the load was going
     steps_down_busy: int
     steps_down_unknown: int
+    chains: tuple[Chain, ...] = ()  # each step that changed the target, taken apart
+
+
+@dataclass(frozen=True)
+class Provisioning:
+    """Replicas available against those that would have sufficed, t0 to the end of observation."""
+
+    capacity: Capacity
+    needed: tuple[tuple[float, int], ...]  # (from this instant, replicas): a step function
+    over_s: float
+    over_area: float  # replica-seconds
+    under_s: float
+    under_area: float
+
+
+@dataclass(frozen=True)
+class Bill:
+    """Of the whole run, whatever rows were selected. None as a whole where no deployment was observed."""
+
+    replica_seconds: float | None  # from start requested to stopped, start-up and drain included
+    gpus_per_replica: float | None  # as the scenario states them
+    gpu_hours: float | None
+    price_per_replica_hour: float | None
+    cost: float | None  # in the currency of the price
+    output_tokens: int
+    without_usage: int  # ended well, no token count from the server
+    cost_per_million_output_tokens: float | None
+    good: int
+    cost_per_good_request: float | None
+    oscillations: int  # up, down and up again
+    oscillation_within_s: float  # first up to second
+    queue_area: float | None  # request-seconds of waiting, from t0 on
+    queue_unknown_s: float  # time in which nothing says how many waited
+    provisioning: Provisioning | None  # None without a capacity
 
 
 @dataclass(frozen=True)
@@ -239,6 +313,7 @@ class Summary:
     oha: tuple[OhaFigures, ...]  # from sent; and from the schedule, where that was asked for
     scaling: Scaling | None
     drift: Drift | None  # of a long run, or where it was asked for
+    bill: Bill | None
 
     @property
     def exit_code(self) -> Exit:

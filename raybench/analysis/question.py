@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import Any
 
 from raybench.schema import Phase
@@ -64,6 +65,20 @@ class Objective:
 
 
 @dataclass(frozen=True)
+class Capacity:
+    """What one replica sustains within the objectives, and where that is known from (a run, a guess)."""
+
+    requests_per_s: float
+    source: str
+
+    def __post_init__(self) -> None:
+        if not 0 < self.requests_per_s < inf:
+            raise ValueError(
+                f"capacity {self.requests_per_s:g} requests per second and replica: a positive one is right"
+            )
+
+
+@dataclass(frozen=True)
 class Question:
     """Which rows, counted from where, held against what.
 
@@ -73,6 +88,8 @@ class Question:
     `by`: one of GROUPS, or a positive number of seconds for windows of that length; None for no groups.
     `objectives`: replaces the scenario's own; None keeps them.
     `drift`: whether the report shows how the run changed by hour; None does for ten minutes and more.
+    `price_per_replica_hour`: in whatever currency; None for a bill without money.
+    `capacity`: of one replica; None for a bill that does not say how many would have sufficed.
     """
 
     window: tuple[float, float] | None = None
@@ -82,6 +99,8 @@ class Question:
     objectives: tuple[Objective, ...] | None = None
     by: str | float | None = None
     drift: bool | None = None
+    price_per_replica_hour: float | None = None
+    capacity: Capacity | None = None
 
     def __post_init__(self) -> None:
         for p in self.percentiles:
@@ -95,6 +114,10 @@ class Question:
             raise ValueError(f"grouping {self.by!r}: {', '.join(GROUPS)} or a length such as 10s is right")
         if isinstance(self.by, int | float) and not self.by > 0:
             raise ValueError(f"grouping by {self.by:g} s: a positive length is right")
+        if self.price_per_replica_hour is not None and not 0 <= self.price_per_replica_hour < inf:
+            raise ValueError(
+                f"price per replica-hour {self.price_per_replica_hour:g}: a number from 0 up is right"
+            )
 
 
 def scenario_objectives(scenario: Mapping[str, Any]) -> tuple[Objective, ...]:

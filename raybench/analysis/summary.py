@@ -5,25 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from raybench.analysis import oha
+from raybench.analysis.bill import bill
 from raybench.analysis.columns import CANCELLED, LOST, NOT_SENT, OK, OUTCOMES
 from raybench.analysis.drift import drift
+from raybench.analysis.events import chains
 from raybench.analysis.figures import (
     Accounting,
+    Bill,
     Goodput,
     Header,
     Latencies,
     ObjectiveResult,
     OhaFigures,
     Reason,
+    Scaling,
     Selected,
     Summary,
     Throughput,
 )
 from raybench.analysis.latency import Parts
+from raybench.analysis.load import plan
 from raybench.analysis.metrics import E2E, LATENESS, TPOT, TTFT, Metrics
+from raybench.analysis.observed import observe
 from raybench.analysis.quantiles import Distribution, Value, distribution
 from raybench.analysis.question import SUCCESS_RATE, Anchor, Objective, Question, scenario_objectives
 from raybench.analysis.rows import Collected, collect, passes
@@ -53,7 +59,7 @@ def summarise(source: Source, question: Question | None = None) -> Summary:
     rate = int(tally.selected[OK]) / planned if planned else None
     reasons = sorted(tally.reasons.items(), key=lambda item: (-item[1], item[0]))
     judged = verdict(source, accounting, None if closed else read.lateness_all, objectives)
-    scaled = scaling(source)
+    scaled, billed = _scaling(source, question, objectives, anchor)
     return Summary(
         header=_header(source),  # after everything was read, since reading finds problems
         selected=selected,
@@ -76,7 +82,21 @@ def summarise(source: Source, question: Question | None = None) -> Summary:
         ),
         scaling=scaled,
         drift=drift(source, question, anchor),
+        bill=billed,
     )
+
+
+def _scaling(
+    source: Source, question: Question, objectives: Sequence[Objective], anchor: Anchor
+) -> tuple[Scaling | None, Bill | None]:
+    """What the deployment did and what it cost; None where none was observed."""
+    seen = observe(source)
+    scaled = scaling(source, seen) if seen else None
+    if seen is None or scaled is None:
+        return None, None
+    planned = plan(source)
+    taken_apart, answers = chains(source, seen, planned, objectives, anchor)
+    return replace(scaled, chains=taken_apart), bill(source, seen, planned, answers.served, question)
 
 
 def _is_constant(manifest: Manifest) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from raybench.cli.main import bad_input
+from raybench.cli.reporting import price_option
 from raybench.schema.vocabulary import Exit
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     default=None,
     help="How the run changed by hour, or by twelfths.  [default: for ten minutes and more]",
 )
+@price_option
 def command(
     runs: tuple[str, ...],
     format_: str,
@@ -61,6 +63,7 @@ def command(
     objectives: tuple[str, ...],
     by: str | None,
     drift: bool | None,
+    price: float | None,
 ) -> None:
     """The report of a run, from its tables. Several runs are shown side by side. RUN is a directory, or a
     URI such as s3://bucket/run.
@@ -83,7 +86,7 @@ def command(
     from raybench.rundir.remote import local
 
     try:
-        question = replace(_question(window, phase, anchor, percentiles, objectives, by), drift=drift)
+        question = replace(_question(window, phase, anchor, percentiles, objectives, by, price), drift=drift)
         named = [(Path(run).resolve().name, summarise(open_run(local(run)), question)) for run in runs]
     except (RunError, ValueError) as error:
         bad_input(error)
@@ -100,6 +103,7 @@ def _question(
     percentiles: str,
     objectives: tuple[str, ...],
     by: str | None,
+    price: float | None,
 ) -> Question:
     """Options to a question. Raises ValueError with the option, its value and what would be right."""
     from raybench.analysis import Anchor, PhaseFilter, Question
@@ -117,6 +121,7 @@ def _question(
         percentiles=percents,
         objectives=tuple(map(_objective, objectives)) or None,
         by=_by(by) if by else None,
+        price_per_replica_hour=price,
     )
 
 

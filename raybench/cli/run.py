@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from raybench.cli.main import bad_input, fail
+from raybench.cli.reporting import price_option, report
 from raybench.schema.vocabulary import Exit
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0), help="Use this seed instead of the scenario's.")
 @click.option("--address", help="Ray cluster to use.  [default: $RAY_ADDRESS, else a private one]")
 @click.option("--format", "format_", type=click.Choice(["text", "markdown", "json"]), default="text")
+@price_option
 def command(
     scenario: Path,
     output: str | None,
@@ -42,6 +44,7 @@ def command(
     seed: int | None,
     address: str | None,
     format_: str,
+    price: float | None,
 ) -> None:
     """Deploy (or use a target), load, settle, record, report.
 
@@ -82,7 +85,6 @@ def command(
         fail(f"{scenario}: target.api_key_env: the environment variable {key_env} is not set", 2)
     # Everything heavy is imported only from here on: bad input is answered at once.
     from raybench.cli.live import Live
-    from raybench.cli.reporting import report
     from raybench.fleet.cluster import ClusterError, attached
     from raybench.fleet.conductor import Conductor
     from raybench.fleet.output import OutputError, choose
@@ -111,7 +113,7 @@ def command(
         click.echo(f"the run failed: {error}", err=True)
     if conductor is None or not (where.path / "manifest.json").exists():
         sys.exit(Exit.FAILURE)
-    code = report(where.path, format_, failed=failed)
+    code = report(where.path, format_, failed=failed, price=price)
     arrived = conductor.close(code)
     click.echo(f"\n{where.shown}", err=True)
     if not arrived:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from raybench.analysis.figures import Scaling, Step, Summary
+from raybench.analysis.figures import Chain, Link, Scaling, Step, Summary, Waits
 from raybench.report.blocks import Block, Grid, Lines, Pairs, Section
 from raybench.report.units import NOTHING, duration, instant, number
 
@@ -27,6 +27,56 @@ def section(summary: Summary) -> Section | None:
         blocks.append(Grid(("time", "replica is", "which"), rows, left=(1, 2)))
     blocks.append(Pairs(_pairs(s)))
     return Section("Scaling", tuple(blocks))
+
+
+MOST_CHAINS = 12
+"""Scaling events that the text takes apart; the JSON has all of them."""
+
+
+def chains(summary: Summary) -> Section | None:
+    """Each scaling event taken apart."""
+    s = summary.scaling
+    if s is None or not s.chains:
+        return None
+    blocks: list[Block] = []
+    for chain in s.chains[:MOST_CHAINS]:
+        blocks.append(Grid(_chain_head(s, chain), tuple(map(_link, chain.links)), left=(0, 3)))
+        blocks.append(Lines(tuple(_chain_notes(s, chain))))
+    if len(s.chains) > MOST_CHAINS:
+        blocks.append(Lines((f"{len(s.chains) - MOST_CHAINS} more are in the report as JSON.",)))
+    return Section("Scaling events taken apart", tuple(blocks))
+
+
+def _chain_head(s: Scaling, chain: Chain) -> tuple[str, ...]:
+    step = s.steps[chain.step]
+    return (f"{_count(step.from_replicas)} → {_count(step.to_replicas)}", "at", "took", "")
+
+
+def _link(link: Link) -> tuple[str, ...]:
+    note = link.note
+    if link.not_before_s is not None:
+        note = f"{note}; after {instant(link.not_before_s)}"
+    at = NOTHING if link.at_s is None else instant(link.at_s)
+    return (link.name, at, duration(link.took_s), note)
+
+
+def _chain_notes(s: Scaling, chain: Chain) -> list[str]:
+    known = [link.name for link in chain.links if link.at_s is not None]
+    which = f" ({', '.join(chain.replicas)})" if chain.replicas else ""
+    notes = [f"{known[0]} to {known[-1]}: {duration(chain.total_s)}{which}."]
+    if chain.waited and chain.waited.requests:
+        notes.append(f"Without a first token while it started: {_waits(chain.waited)}.")
+    if chain.cold and chain.cold.requests:
+        notes.append(f"Cold start, while nothing else was available: {_waits(chain.cold)}.")
+    if s.steps[chain.step].busy:
+        notes.append("It hit a busy replica.")
+    return notes
+
+
+def _waits(w: Waits) -> str:
+    if w.requests == 1:
+        return f"1 request, {duration(w.total_s)}"
+    return f"{number(w.requests)} requests, {duration(w.total_s)} together, {duration(w.max_s)} at most"
 
 
 def _step(step: Step) -> tuple[str, ...]:

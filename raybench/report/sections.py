@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from raybench.analysis.figures import Group, Grouping, Summary
 from raybench.analysis.quantiles import Distribution, Percentile
 from raybench.analysis.question import SUCCESS_RATE, Anchor
-from raybench.report import drift, header, oha, scaling
+from raybench.report import bill, drift, header, oha, scaling
 from raybench.report.blocks import Block, Grid, Lines, Pairs, Section, Verbatim
 from raybench.report.units import (
     MARK,
@@ -37,6 +37,8 @@ def sections(summary: Summary) -> list[Section]:
         drift.section(summary),
         *_oha(summary),
         scaling.section(summary),
+        scaling.chains(summary),
+        bill.section(summary),
     ]
     return [s for s in made if s is not None]
 
