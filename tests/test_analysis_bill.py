@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import runs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raybench.analysis import Question, Summary, summarise
@@ -116,6 +117,35 @@ def test_a_load_that_changes_all_the_time_is_cut_into_pieces(tmp_path: Path) -> 
     assert (p.under_s, p.over_s) == (10.0, 0.0)
 
 
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=1, max_size=6), st.integers(1, 9))
+@settings(max_examples=20, deadline=None)
+def test_over_and_under_second_by_second(
+    tmp_path_factory: pytest.TempPathFactory, stretches: list[tuple[int, int]], rate: int
+) -> None:
+    """Samples of 0 to 3 replicas against a steady load of 10 s that one to five replicas of 2/s sustain."""
+    starts = [sum(length for length, _ in stretches[:i]) for i in range(len(stretches) + 1)]
+    counts = [*(n for _, n in stretches), 0]
+    rows = [
+        {Timeline.t_ns: runs.ns(t), Timeline.replicas_available: n}
+        for t, n in zip(starts, counts, strict=True)
+    ]
+    p = bill(
+        tmp_path_factory.mktemp("p") / "r",
+        Question(capacity=Capacity(2.0, "x")),
+        timeline=rows,
+        schedule=planned((0, 10, rate)),
+        scenario=scenario(10.0),
+    ).provisioning
+    assert p is not None
+    gaps = []
+    for second in range(starts[-1]):
+        there = counts[max(i for i, t in enumerate(starts) if t <= second)]
+        gaps.append(there - (-(-rate // 2) if second < 10 else 0))
+    assert p.over_area == sum(g for g in gaps if g > 0)
+    assert p.under_area == -sum(g for g in gaps if g < 0)
+    assert (p.over_s, p.under_s) == (sum(g > 0 for g in gaps), sum(g < 0 for g in gaps))
+
+
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_capacity_is_positive(bad: float) -> None:
     with pytest.raises(ValueError, match="a positive one is right"):
@@ -186,7 +216,11 @@ def test_all_forms_say_the_same(tmp_path: Path) -> None:
     assert as_json["cost"] == 3.0
     for form in ("text", "markdown"):
         said = render(s, form)
-        for wanted in ("3 at 3 a replica-hour", "1,494.77 (2,007 output tokens; 1 answers", "0.2727 (11 good"):
+        for wanted in (
+            "3 at 3 a replica-hour",
+            "1,494.77 (2,007 output tokens; 1 answers",
+            "0.2727 (11 good",
+        ):
             assert wanted in said, (form, wanted)
         assert "0.500/s a replica, run one-replica" in said or "0.5/s a replica, run one-replica" in said
 
@@ -240,8 +274,8 @@ def step(t_s: float, before: int, after: int) -> Event:
     ],
 )
 def test_oscillations(targets: list[tuple[float, int]], found: int) -> None:
-    pairs = zip(targets, targets[1:], strict=False)
-    assert oscillations([step(t, a, b) for (_, a), (t, b) in pairs], within_s=20.0) == found
+    steps = [step(t, a, b) for (_, a), (t, b) in pairwise(targets)]
+    assert oscillations(steps, within_s=20.0) == found
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=30), st.integers(1, 40))
