@@ -148,12 +148,15 @@ def gather(
     waiting: Sequence[Waiting],
     firsts: Sequence[FirstSent],
     last: int,
+    *,
+    with_courses: bool = True,
 ) -> Answers:
     """Read every row once: `waiting` and `firsts` are filled on the way. `last`: the end of observation,
-    until which a request without an end is taken to have waited.
+    until which a request without an end is taken to have waited. Without courses, none are kept in memory.
     """
     tokens = without = within = 0
     parts: list[tuple[list[NDArray[np.int64]], list[NDArray[np.bool_]]]] = [([], []) for _ in objectives]
+    kept = list(zip(objectives, parts, strict=True)) if with_courses else []
     for batch in joined(source.batches(Requests, COLUMNS)):
         sent, done = instants(batch, Requests.sent_ns), instants(batch, Requests.done_ns)
         first = instants(batch, Requests.first_token_ns)
@@ -170,18 +173,22 @@ def gather(
             w.add(ids, sent[was_sent], until)
         for f in firsts:
             f.add(sent[was_sent])
-        for objective, (felt, missed) in zip(objectives, parts, strict=True):
+        for objective, (felt, missed) in kept:
             at = np.where(first != MISSING, first, done) if objective.metric == "ttft" else done
             known = at != MISSING
             miss = ~good(rows, anchor, [] if objective.metric == SUCCESS_RATE else [objective])
             felt.append(at[known])
             missed.append(miss[known])
-    courses = []
-    for objective, (felt, missed) in zip(objectives, parts, strict=True):
-        at = np.concatenate([np.empty(0, np.int64), *felt])
-        order = np.argsort(at, kind="stable")
-        courses.append(Course(objective, at[order], np.concatenate([np.empty(0, np.bool_), *missed])[order]))
+    kept.clear()
+    courses = [_course(objective, *parts.pop(0)) for objective in objectives if with_courses]
     return Answers(Served(tokens, without, within), tuple(courses))
+
+
+def _course(objective: Objective, felt: list[NDArray[np.int64]], missed: list[NDArray[np.bool_]]) -> Course:
+    at = np.concatenate([np.empty(0, np.int64), *felt])
+    felt.clear()
+    order = np.argsort(at, kind="stable")
+    return Course(objective, at[order], np.concatenate([np.empty(0, np.bool_), *missed])[order])
 
 
 def _rows(

@@ -75,6 +75,7 @@ def chains(
         [w for e in events for w in (e.waited, e.cold) if w is not None],
         [e.first_sent for e in events if e.first_sent is not None],
         seen.last,
+        with_courses=any(e.up for e in events),
     )
     made, before = [], None
     for e in events:
