@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import runs
+from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from raybench.analysis.bill import oscillations
 from raybench.analysis.figures import Bill
 from raybench.analysis.observed import Event
 from raybench.analysis.question import Capacity
+from raybench.cli.main import main
+from raybench.cli.reporting import report
 from raybench.report import render
 from raybench.rundir import open_run
 from raybench.schema import EventKind, LoadKind, Outcome, Schedule, Timeline
@@ -292,3 +295,26 @@ def test_oscillations_by_looking_at_every_step_up(steps: list[tuple[int, bool]],
         earlier = [j for j in range(i) if ups[j]]
         want += bool(earlier) and events[i].t_ns - events[earlier[-1]].t_ns <= within * 1e9
     assert oscillations(events, float(within)) == want
+
+
+def test_the_price_is_an_option(tmp_path: Path) -> None:
+    path = runs.write(tmp_path / "r", answered(), **PAID)
+
+    def analyze(price: str) -> Result:
+        return CliRunner().invoke(
+            main, ["analyze", str(path), "--format", "json", "--price-per-replica-hour", price]
+        )
+
+    assert json.loads(analyze("3").output)["bill"]["cost"] == 3.0
+    for bad in ("nan", "-1", "inf", "cheap"):
+        result = analyze(bad)
+        assert result.exit_code == 2
+        assert "--price-per-replica-hour" in result.output
+
+
+def test_a_run_that_has_just_ended_is_billed_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = runs.write(tmp_path / "r", answered(), **PAID)
+    report(path, "text", price=3.0)
+    assert "3 at 3 a replica-hour" in capsys.readouterr().out
+    assert "3 at 3 a replica-hour" in (path / "report.txt").read_text(encoding="utf-8")
+    assert "--price-per-replica-hour" in CliRunner().invoke(main, ["run", "--help"]).output
