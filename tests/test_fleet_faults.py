@@ -108,7 +108,7 @@ def ids(found: Run) -> list[int]:
 
 def pid_of(where: Path, writer: str) -> int | None:
     """The process that wrote this writer's newest stream: it is in the file's name."""
-    found = sorted(where.glob(f"*/{writer}-*.arrows"), key=lambda p: p.stat().st_mtime_ns)
+    found = sorted(where.glob(f"*/{writer}[.-]*.arrows"), key=lambda p: p.stat().st_mtime_ns)
     return int(found[-1].name.split("-")[1]) if found else None
 
 

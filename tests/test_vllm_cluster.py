@@ -9,7 +9,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from raybench.fleet.crew import RESOURCE
+from raybench.fleet.placement import RESOURCE
 from raybench.scenario import load
 from raybench.scenario.models import Deployment
 from raybench.serving.app import actor_options

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,13 +46,14 @@ class Generator:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.writer = f"g{number:03d}.{uuid.uuid4().hex[:8]}"  # whoever takes its place has another
         self.drive: Drive | None = None
         self._rows: pa.Table = Schedule.schema.empty_table()
         self._sink: Patient
         self._make: Callable[[pa.Table], Drive]
 
     def who(self) -> clocks.Identity:
-        return clocks.identity(ray.get_runtime_context().get_node_id())
+        return clocks.identity(ray.get_runtime_context().get_node_id(), self.writer)
 
     def clock_ns(self) -> int:
         return time.monotonic_ns()
@@ -84,8 +86,7 @@ class Generator:
                 api_key = os.environ.get(checked.target.api_key_env) or api_key
         urls = [url] if isinstance(url, str) else url
         endpoints = [Endpoint.parse(u, workload.path, headers, api_key) for u in urls]
-        writer = f"g{self.number:03d}"
-        to: Sink = LocalSink(str(run_path), writer) if local else ShippedSink(monitor, writer)
+        to: Sink = LocalSink(str(run_path), self.writer) if local else ShippedSink(monitor, self.writer)
         self._sink = Patient(to, f"generator {self.number}")
 
         def of_mine(total: int | None) -> int | None:

@@ -29,6 +29,7 @@ class Identity:
     pid: int
     node: str | None
     version: str  # of raybench, as that process imports it
+    writer: str = ""  # the name under which it writes tables, no other process's
 
 
 def boot_id() -> str:
@@ -39,8 +40,8 @@ def boot_id() -> str:
         return f"{socket.gethostname()}"
 
 
-def identity(node: str | None = None) -> Identity:
-    return Identity(socket.gethostname(), boot_id(), os.getpid(), node, raybench.__version__)
+def identity(node: str | None = None, writer: str = "") -> Identity:
+    return Identity(socket.gethostname(), boot_id(), os.getpid(), node, raybench.__version__, writer)
 
 
 def measure(

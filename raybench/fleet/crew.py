@@ -11,16 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import raybench
-from raybench.fleet import calibration, clocks
+from raybench.fleet import calibration, clocks, placement
 from raybench.generator import Progress
 from raybench.scenario import Scenario
 from raybench.schema import Host
 
-RESOURCE = "generator"
-"""Nodes that declare this custom resource take the generators; without any, all nodes may."""
 ROWS_PER_S_EACH = 1000.0
 """`generators: auto`: planned requests a second that one generator is trusted with."""
 ASK_TIMEOUT_S = 5.0
@@ -96,22 +93,6 @@ def stop_monitor(monitor: Any) -> list[str]:
     return problems
 
 
-def _placement(scenario: Scenario) -> dict[str, Any]:
-    """Where generators may run. A server on loopback has them on its own node: the head's proxy, or here."""
-    if scenario.deployment is not None and scenario.serving.listen == "loopback":
-        head = next((n["NodeID"] for n in ray.nodes() if _is_head(n)), None)
-        node = head or ray.get_runtime_context().get_node_id()
-        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
-    options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
-    if ray.cluster_resources().get(RESOURCE):
-        options["resources"] = {RESOURCE: 0.001}
-    return options
-
-
-def _is_head(node: dict[str, Any]) -> bool:
-    return bool(node.get("Alive")) and "node:__internal_head__" in node.get("Resources", {})
-
-
 class Crew:
     """A fixed number of generators, numbered from 0. One that dies is reported once by `lost()`."""
 
@@ -120,9 +101,9 @@ class Crew:
 
         self.size = generators
         self._scenario, self._monitor = scenario, monitor
-        options = _placement(scenario)
 
         def make(number: int) -> Any:
+            options = placement.options(scenario, number)  # by the nodes of now: one may have gone
             return Generator.options(**options).remote(number)  # type: ignore[attr-defined]
 
         self._make = make
@@ -165,7 +146,7 @@ class Crew:
                 f"generator {number} on {who.hostname} runs raybench {who.version}, this process "
                 f"{raybench.__version__}: install one version on every node, or none and submit a job"
             )
-        return Host("generator", number, who.hostname, who.boot_id, who.pid, who.node)
+        return Host("generator", number, who.hostname, who.boot_id, who.pid, who.node, writer=who.writer)
 
     def measure_clocks(self, t0_ns: int) -> None:
         """Adds one clock sample per generator; those on this boot have no offset and are not asked."""
@@ -189,8 +170,8 @@ class Crew:
     def start(self, t0_ns: int) -> None:
         """Releases everybody towards one t0, told on each one's own clock."""
         for host, actor in zip(self._hosts, self._actors, strict=True):
-            offset_ns = host.clock[-1].offset_ns if host.clock else 0
-            self._runs[actor.start.remote(t0_ns + offset_ns)] = host.number
+            host.t0_offset_ns = host.clock[-1].offset_ns if host.clock else 0
+            self._runs[actor.start.remote(t0_ns + host.t0_offset_ns)] = host.number
 
     def running(self) -> bool:
         return bool(self._runs)
@@ -242,9 +223,9 @@ class Crew:
         except (ray.exceptions.RayError, TimeoutError):
             return None
         self._hosts[number] = host
-        offset_ns = host.clock[-1].offset_ns
+        host.t0_offset_ns = host.clock[-1].offset_ns
         sent = last.sent if last else 0
-        self._runs[self._actors[number].start.remote(t0_ns + offset_ns, sent)] = number
+        self._runs[self._actors[number].start.remote(t0_ns + host.t0_offset_ns, sent)] = number
         return host
 
     def progress(self) -> Progress:

@@ -27,7 +27,7 @@ NODES_S = 5.0
 NAMESPACE = "raybench"
 
 
-@ray.remote(num_cpus=0.1, max_concurrency=16, max_restarts=0)
+@ray.remote(num_cpus=0, max_concurrency=16, max_restarts=0)
 class Monitor:
     """Named after the application, so that the policy in Serve's controller finds it."""
 

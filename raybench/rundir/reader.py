@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from raybench.rundir import manifest as manifests
 from raybench.rundir.clocks import Correction, correction_for
 from raybench.rundir.segments import SUFFIX
-from raybench.schema import Manifest, Requests, RunStatus, Schedule, Table
+from raybench.schema import Generators, Manifest, Requests, RunStatus, Schedule, Table
 from raybench.schema.tables import OUTCOMES, PHASES
 
 COMPACT_SUFFIX = ".arrow"
@@ -24,7 +24,13 @@ _POOL = pa.system_memory_pool()
 time, which took a third of the time of reading ten million rows.
 """
 
-_ON_COORDINATOR = {Requests.anchor_ns, Schedule.scheduled_ns, Schedule.think_ns, Requests.chunk_ns}
+_ON_COORDINATOR = {
+    Requests.anchor_ns,
+    Schedule.scheduled_ns,
+    Schedule.think_ns,
+    Requests.chunk_ns,
+    Generators.lateness_max_ns,
+}
 """Columns in ns that are plans or durations, not readings of the writer's clock."""
 
 

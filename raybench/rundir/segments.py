@@ -1,8 +1,11 @@
 """Segments: a writer's rows as a sequence of Arrow IPC streams, each readable to its last whole batch.
 
-    requests/g000-4711-0000.arrows      64 MiB or ten minutes, then
-    requests/g000-4711-0001.arrows      the next one
-    requests/g000-4950-0000.arrows      the process that took over
+    requests/g000.5f2a91c0-4711-0000.arrows      64 MiB or ten minutes, then
+    requests/g000.5f2a91c0-4711-0001.arrows      the next one
+    requests/g000.c07be114-4950-0000.arrows      the process that took over
+
+The first part names the writer, which no other process shares (`Host.writer`), the second the process that
+wrote the file for it.
 
 A batch reaches the file in one write. Nothing is ever appended behind a torn write: a batch after it would
 decode to garbage, so the torn stream is left as it is and a new one begins.

@@ -30,6 +30,8 @@ class Host:
     pid: int
     node: str | None = None
     clock: list[ClockSample] = field(default_factory=list)
+    writer: str = ""  # the name of its segments, no other process's: hosts may share pids
+    t0_offset_ns: int = 0  # by so much its t0 was moved to be an instant of its own clock
 
 
 @dataclass
