@@ -195,7 +195,7 @@ class Conductor:
                 for sample in host.clock:
                     sample.t_ns -= later - t0_ns
             self._t0_ns = t0_ns = later
-        self.manifest.hosts = hosts
+        self.manifest.hosts = list(hosts)  # the crew puts a replacement in its own list
         self.manifest.generators = self._crew.size
         self.manifest.t0_monotonic_ns = t0_ns
         self.manifest.t0_unix_ns = time.time_ns() + (t0_ns - time.monotonic_ns())
