@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 @click.option(
     "--engine", type=click.Choice(["emulated", "vllm"]), help="Use this engine instead of the scenario's."
 )
+@click.option(
+    "--policy",
+    metavar="NAME",
+    help="Use this autoscaling policy (or your own, module:Class) instead of the scenario's, and without its "
+    "policy_options.",
+)
 @click.option("--generators", type=click.IntRange(1, 1000), help="Use so many generators.")
 @click.option("--seed", type=click.IntRange(0), help="Use this seed instead of the scenario's.")
 @click.option("--address", help="Ray cluster to use.  [default: $RAY_ADDRESS, else a private one]")
@@ -40,6 +46,7 @@ def command(
     scenario: Path,
     output: str | None,
     engine: str | None,
+    policy: str | None,
     generators: int | None,
     seed: int | None,
     address: str | None,
@@ -58,6 +65,7 @@ def command(
     Examples:
         raybench run scenarios/demo.yaml
         raybench run scenarios/llama3-8b-every-15s.yaml --engine emulated
+        raybench run scenarios/demo.yaml --policy target_ongoing
         ray job submit --working-dir . -- python -m raybench run scenarios/demo.yaml -o /shared/run1
 
     \b
@@ -77,6 +85,10 @@ def command(
     }
     try:
         checked = load(scenario, overrides)
+        stated = checked.deployment.autoscaling.policy if checked.deployment else None
+        if policy is not None and policy != stated:
+            other = {"policy": policy, "policy_options": {}}
+            checked = load(scenario, overrides | {f"deployment.autoscaling.{k}": v for k, v in other.items()})
     except ScenarioError as error:
         bad_input(error)
         return

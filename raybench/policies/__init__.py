@@ -6,8 +6,10 @@ in `POLICIES`; or, without touching raybench, `policy: your_module:YourClass` in
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from raybench.policies.base import Decision, Observation, Policy
@@ -26,7 +28,9 @@ __all__ = [
     "Fixed",
     "Hpa",
     "Knative",
+    "NoSuchPolicyError",
     "Observation",
+    "OptionError",
     "Policy",
     "QueueDepth",
     "TargetOngoing",
@@ -42,29 +46,74 @@ POLICIES: dict[str, type[Any]] = {
 }
 
 
+class NoSuchPolicyError(ValueError):
+    """No policy has this name, or its class cannot be had from here."""
+
+
+class OptionError(ValueError):
+    """An entry of `policy_options` that the policy does not have or cannot read, and what is `right`."""
+
+    def __init__(self, option: str, right: str) -> None:
+        super().__init__(f"policy_options.{option}: {right}")
+        self.option, self.right = option, right
+
+
 def make(name: str, autoscaling: Autoscaling) -> Policy:
     """The policy called `name` (a key of `POLICIES`, or `module:Class`), set up from the scenario.
 
-    The class is given those of the scenario's autoscaling settings that its constructor names; a duration
-    comes in seconds under its name with `_s`. Raises ValueError when there is no such policy, when it asks
-    for a setting that does not exist, or when it refuses the values.
+    The class is given those of the scenario's autoscaling settings that its constructor names, and whatever
+    `policy_options` has for it; a duration comes in seconds under its name with `_s`. Raises ValueError when
+    there is no such policy, when it asks for a setting that does not exist, when an option is not one of its
+    own, or when it refuses the values.
     """
     found = _find(name)
     settings: dict[str, Any] = {key: getattr(autoscaling, key) for key in type(autoscaling).model_fields}
+    given = settings.pop("policy_options")
     settings["autoscaling_window_s"] = settings.pop("autoscaling_window")
-    wanted = inspect.signature(found).parameters.values()
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted):
-        unknown = [
-            p.name
-            for p in wanted
-            if p.default is p.empty and p.name not in settings and p.kind != p.VAR_POSITIONAL
-        ]
-        if unknown:
-            raise ValueError(
-                f"policy {name!r} asks for {', '.join(unknown)}; there is {', '.join(sorted(settings))}"
-            )
-        settings = {p.name: settings[p.name] for p in wanted if p.name in settings}
-    return cast(Policy, found(**settings))
+    parameters = inspect.signature(found).parameters.values()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    named = {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    options = _options(given, named, takes_any, reserved={*settings, "autoscaling_window"})
+    needed = {p.name for p in parameters if p.default is p.empty and p.name in named}
+    if unknown := sorted(needed - {*settings, *options}):
+        raise ValueError(
+            f"policy {name!r} asks for {', '.join(unknown)}; there is {', '.join(sorted(settings))}, "
+            "and whatever policy_options says"
+        )
+    if not takes_any:
+        settings = {key: value for key, value in settings.items() if key in named}
+    try:
+        return cast(Policy, found(**settings, **options))
+    except TypeError as error:  # a word where a number belongs, say
+        raise ValueError(f"policy {name!r} cannot be made of these values: {error}") from error
+
+
+def _options(
+    given: Mapping[str, Any], named: Collection[str], takes_any: bool, reserved: Collection[str]
+) -> dict[str, Any]:
+    """Options as arguments. `x` where the constructor has `x_s` is a duration with its unit, such as 60s."""
+    from raybench.scenario.units import seconds  # the scenario knows policies by name; so not before now
+
+    made: dict[str, Any] = {}
+    for key, value in given.items():
+        if key in reserved:
+            raise OptionError(key, f"belongs to autoscaling itself: deployment.autoscaling.{key}")
+        if key in named:
+            made[key] = value
+        elif f"{key}_s" in named:
+            found = seconds(value.strip()) if isinstance(value, str) else None
+            if found is None and (value != 0 or isinstance(value, bool)):
+                raise OptionError(key, "should be a duration with its unit, such as 500ms, 60s or 1h30m")
+            made[f"{key}_s"] = found or 0.0
+        elif takes_any:
+            made[key] = value
+        else:
+            known = sorted({n.removesuffix("_s") for n in named} - {*reserved})
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+            there = ", ".join(known) or "none"
+            hint = f"did you mean {near[0]}?" if near else f"there is {there}"
+            raise OptionError(key, f"the policy has no such option; {hint}")
+    return made
 
 
 def _find(name: str) -> type[Any]:
@@ -72,13 +121,13 @@ def _find(name: str) -> type[Any]:
     if not colon:
         if name in POLICIES:
             return POLICIES[name]
-        raise ValueError(
+        raise NoSuchPolicyError(
             f"no policy {name!r}; there is {', '.join(sorted(POLICIES))}, or `module:Class` for your own"
         )
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"policy {name!r} cannot be imported: {error}") from error
+        raise NoSuchPolicyError(f"policy {name!r} cannot be imported: {error}") from error
     if not (inspect.isclass(found) and callable(getattr(found, "decide", None))):
         raise ValueError(f"policy {name!r} is not a class with a method decide(seen)")
     return found

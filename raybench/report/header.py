@@ -131,7 +131,7 @@ def _autoscaling(settings: Mapping[str, Any]) -> str:
     """The limits and the policy, then every setting by its own name; those that are off are left out."""
     limits = ("min_replicas", "max_replicas", "policy")
     rest = []
-    for key, v in settings.items():
+    for key, v in {**settings, **(settings.get("policy_options") or {})}.items():
         if key not in limits and v is not None and v is not False and isinstance(v, int | float | str):
             is_time = key.endswith("window") and isinstance(v, int | float)
             shown = duration(float(v)) if is_time else _plain(v)

@@ -33,6 +33,7 @@ class Autoscaling(Model):
     threshold: Literal["inclusive", "strict"] = "inclusive"
     step_up_while_starting: bool = False
     depth_source: Literal["serve", "engine"] = "serve"
+    policy_options: dict[str, Any] = Field(default_factory=dict)  # the policy's own; see policies.make
 
     def mistakes(self) -> Iterator[Mistake]:
         if self.min_replicas > self.max_replicas:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from raybench.scenario import yamltree
 from raybench.scenario.base import BASE_DIR
+from raybench.scenario.deployment import Autoscaling
 from raybench.scenario.models import Scenario
 from raybench.scenario.units import WRITTEN
 from raybench.scenario.words import nearest, right_for, shown
@@ -222,8 +223,28 @@ def _beyond(scenario: Scenario) -> Iterator[_Found]:
         if ":" not in policy and policy not in POLICIES:
             right = f"no such policy; {nearest(policy, list(POLICIES))}; your own is named module:Class"
             yield _Found(("deployment", "autoscaling", "policy"), shown(policy), right)
+        else:
+            yield from _refused(deployment.autoscaling)
         if preset not in PRESETS:
             right = f"no such preset; {nearest(preset, list(PRESETS))}"
             yield _Found(("deployment", "emulated", "preset"), shown(preset), right)
     for place, value, right in bad_files(scenario):
         yield _Found(place, shown(value), right)
+
+
+def _refused(autoscaling: Autoscaling) -> Iterator[_Found]:
+    """What the policy says against its settings. A class that cannot be had here may be where it will run."""
+    from raybench.policies import NoSuchPolicyError, OptionError, make
+
+    own: Place = ("deployment", "autoscaling")
+    options = autoscaling.policy_options
+    try:
+        make(autoscaling.policy, autoscaling)
+    except NoSuchPolicyError:
+        return
+    except OptionError as error:
+        place = (*own, "policy_options", error.option)
+        yield _Found(place, shown(options[error.option]), error.right)
+    except Exception as error:  # a class of somebody else's may raise anything
+        key = "policy_options" if options else "policy"
+        yield _Found((*own, key), shown(getattr(autoscaling, key)), str(error))
