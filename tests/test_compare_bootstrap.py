@@ -40,6 +40,14 @@ def test_the_critical_value_is_students(confidence: float, dof: float) -> None:
     )
 
 
+@pytest.mark.parametrize("dof", [1e-6, 1e-3, 4e-3, 6e-3, 0.01, 0.03])
+def test_hardly_any_freedom_is_an_interval_without_end(dof: float) -> None:
+    reach = student.critical(0.95, dof)
+    assert reach > 1e20
+    low, high = Estimate(1.0, 0.1, dof).interval(0.95)
+    assert low < -1e18 and high > 1e18 and Estimate(1.0, 0.1, dof).p > 0.8
+
+
 # --- drawing ----------------------------------------------------------------------------------------
 
 

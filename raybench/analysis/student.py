@@ -16,7 +16,8 @@ def two_sided(t: float, dof: float) -> float:
 
 
 def critical(confidence: float, dof: float) -> float:
-    """The t with P(|T| ≤ t) = confidence, 0 < confidence < 1. dof > 0.
+    """The t with P(|T| ≤ t) = confidence, 0 < confidence < 1. dof > 0; infinite where that leaves the range
+    of floats, for very small dof.
 
     Newton's steps from the normal's own value, which is never too large: the tail falls ever more slowly,
     so that no step goes past the solution.
@@ -24,7 +25,11 @@ def critical(confidence: float, dof: float) -> float:
     log_peak = math.lgamma((dof + 1) / 2) - math.lgamma(dof / 2) - math.log(dof * math.pi) / 2
     t = NormalDist().inv_cdf((1 + confidence) / 2)
     for _ in range(200):
+        if t > 1e150:
+            return math.inf
         density = math.exp(log_peak - (dof + 1) / 2 * math.log1p(t * t / dof))
+        if density == 0:
+            return math.inf
         step = (two_sided(t, dof) - (1 - confidence)) / (2 * density)
         t += step
         if abs(step) <= 1e-12 * t:
