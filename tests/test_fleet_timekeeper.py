@@ -150,3 +150,14 @@ def test_what_an_engine_exports_reaches_the_replicas_table() -> None:
     k.flush()
     (row,) = memory.rows[Replicas.name]
     assert {name: row[name] for name in stats} == stats
+
+
+def test_serves_own_count_is_asked_for_only_while_the_policy_tells_nothing() -> None:
+    k, _ = keeper()
+    assert k.is_in_the_dark(0)
+    k.observed(tick(1.0, 1, 1, serving=1))
+    k.seen(seen(1.0, 1, ReplicaState.RUNNING))
+    assert not k.is_in_the_dark(1 * S)
+    assert k.is_in_the_dark(60 * S), "the policy has fallen silent"
+    k.seen(seen(1.1, 1, ReplicaState.STARTING))
+    assert k.is_in_the_dark(1 * S), "nothing available: Serve does not ask the policy"

@@ -152,7 +152,7 @@ class Monitor:
             self._stop.wait(max(0.0, min(next_poll, next_sample) - time.monotonic()))
 
     def _poll(self, application: str) -> None:
-        found = status(application)
+        found = status(application, count=self._keeper.is_in_the_dark(time.monotonic_ns()))
         if found is None:
             return
         seen = Seen(

@@ -139,6 +139,13 @@ class Timekeeper:
             self._unexplained = None
             self._decided.pop()
 
+    def is_in_the_dark(self, t_ns: int) -> bool:
+        """Whether the policy tells nothing of late, as while nothing is available: then Serve's own count
+        of requests is worth asking for."""
+        return (
+            self.now.available == 0 or self._sample is None or not 0 <= t_ns - self._sample.t_ns <= FRESH_NS
+        )
+
     def seen(self, seen: Seen) -> None:
         """A poll of Serve: replica transitions, and changes of target that nobody decided."""
         present = {r.replica: r for r in seen.replicas}

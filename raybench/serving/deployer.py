@@ -159,8 +159,10 @@ def started_by_raybench() -> bool:
     return client is not None and _internal_kv_get(_STARTED, namespace=_KV) == _identity(client)
 
 
-def status(application: str) -> Status | None:
-    """What Serve says of the application now; None if there is none. A few milliseconds."""
+def status(application: str, *, count: bool = True) -> Status | None:
+    """What Serve says of the application now; None if there is none. A few milliseconds, half of them for
+    `total_requests`, which is None without `count`.
+    """
     client = _client()
     if client is None:
         return None
@@ -173,7 +175,7 @@ def status(application: str) -> Status | None:
         message="\n".join(filter(None, (found["message"], deployment.get("message")))),
         target=deployment.get("target_num_replicas", 0),
         replicas=tuple(_replicas(deployment)),
-        total_requests=_total_requests(client, application) if deployment else None,
+        total_requests=_total_requests(client, application) if deployment and count else None,
     )
 
 
