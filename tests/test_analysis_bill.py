@@ -20,7 +20,8 @@ from raybench.analysis.observed import Event
 from raybench.analysis.question import Capacity
 from raybench.cli.main import main
 from raybench.cli.reporting import report
-from raybench.report import render
+from raybench.report import compared, render
+from raybench.report.bill import amount
 from raybench.rundir import open_run
 from raybench.schema import EventKind, LoadKind, Outcome, Schedule, Timeline
 
@@ -318,3 +319,26 @@ def test_a_run_that_has_just_ended_is_billed_too(tmp_path: Path, capsys: pytest.
     assert "3 at 3 a replica-hour" in capsys.readouterr().out
     assert "3 at 3 a replica-hour" in (path / "report.txt").read_text(encoding="utf-8")
     assert "--price-per-replica-hour" in CliRunner().invoke(main, ["run", "--help"]).output
+
+
+def test_runs_side_by_side(tmp_path: Path) -> None:
+    question = Question(price_per_replica_hour=3.0)
+    paid = summary(tmp_path / "a", question, requests=answered(), **PAID)
+    free = summary(tmp_path / "b", requests=answered())
+    lines = compared.render([("paid", paid), ("free", free)]).splitlines()
+    rows = {" ".join(line.split()[:-2]): line.split()[-2:] for line in lines if line.strip()}
+    assert rows["cost"] == ["3", "-"]
+    assert rows["a million tokens"] == ["1,494.77", "-"]
+    assert rows["oscillations"] == ["0", "-"]
+    assert "a good request" not in compared.render([("free", free), ("too", free)])
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (None, "-"), (0.0, "0.00"), (2.5, "2.5"), (3.0, "3"), (1494.766, "1,494.77"), (99.996, "100.00"),
+        (12.345678, "12.35"), (0.0612345, "0.06123"), (0.00001234567, "0.00001235"), (1e-15, "0.00"),
+    ],
+)  # fmt: skip
+def test_money_as_people_write_it(x: float | None, said: str) -> None:
+    assert amount(x) == said

@@ -115,8 +115,6 @@ def _events(seen: Observed) -> list[_Event]:
 def _absent_since(seen: Observed, t: int) -> int:
     """Since when nothing has been available at `t`; a time long before the run where it never was."""
     points = [(at, n) for at, n in seen.available if at <= t]
-    while points and points[-1][1] == 0 and len(points) > 1 and points[-2][1] == 0:
-        points.pop()
     return points[-1][0] if len(points) > 1 else int(np.iinfo(np.int64).min)
 
 

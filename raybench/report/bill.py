@@ -35,29 +35,22 @@ def _money(b: Bill) -> list[tuple[str, str]]:
         return []
     unsaid = f"; {number(b.without_usage)} answers do not say how many they had" if b.without_usage else ""
     return [
-        ("cost", f"{_amount(b.cost)} at {_amount(b.price_per_replica_hour)} a replica-hour"),
+        ("cost", f"{amount(b.cost)} at {amount(b.price_per_replica_hour)} a replica-hour"),
         (
             "a million tokens",
-            f"{_amount(b.cost_per_million_output_tokens)} ({number(b.output_tokens)} output tokens{unsaid})",
+            f"{amount(b.cost_per_million_output_tokens)} ({number(b.output_tokens)} output tokens{unsaid})",
         ),
-        ("a good request", f"{_amount(b.cost_per_good_request)} ({number(b.good)} good requests)"),
+        ("a good request", f"{amount(b.cost_per_good_request)} ({number(b.good)} good requests)"),
     ]
 
 
-def _amount(x: float | None) -> str:
-    """Four digits, or cents above that; never in powers of ten."""
+def amount(x: float | None) -> str:
+    """Money: four digits, or cents above a hundred; never in powers of ten."""
     if x is None:
         return NOTHING
-    if x == 0 or abs(x) >= 100:
-        return f"{x:,.2f}"
-    return f"{x:.12f}"[: _digits(x)].rstrip("0").rstrip(".")
-
-
-def _digits(x: float) -> int:
-    """Characters of the fixed-point form that hold four digits."""
-    text = f"{abs(x):.12f}"
-    first = next((i for i, c in enumerate(text) if c in "123456789"), len(text))
-    return first + 4 + (text.index(".") >= first)
+    rounded = float(f"{x:.4g}")
+    text = f"{rounded:.12f}".rstrip("0").rstrip(".")
+    return f"{x:,.2f}" if abs(rounded) >= 100 or text in ("0", "-0") else text
 
 
 def _provisioning(p: Provisioning) -> list[tuple[str, str]]:

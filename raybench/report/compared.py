@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from raybench.analysis.figures import Summary
 from raybench.analysis.quantiles import Distribution
 from raybench.report import json, markdown, text
+from raybench.report.bill import amount
 from raybench.report.blocks import Grid, Lines, Section
 from raybench.report.units import NOTHING, duration, number, per_second, percent, percentile, value
 
@@ -59,6 +60,20 @@ def _figures(summaries: Sequence[Summary]) -> list[tuple[str, Figure]]:
         *figures,
         ("replica-seconds", lambda s: number(s.scaling.replica_seconds) if s.scaling else NOTHING),
         ("nothing available", lambda s: duration(s.scaling.nothing_available_s) if s.scaling else NOTHING),
+        ("queue area", lambda s: f"{number(s.bill.queue_area)} request-s" if s.bill else NOTHING),
+        ("oscillations", lambda s: number(s.bill.oscillations) if s.bill else NOTHING),
+        *_cost(summaries),
+    ]
+
+
+def _cost(summaries: Sequence[Summary]) -> list[tuple[str, Figure]]:
+    """Nothing where no run was billed with a price."""
+    if all(s.bill is None or s.bill.cost is None for s in summaries):
+        return []
+    return [
+        ("cost", lambda s: amount(s.bill.cost if s.bill else None)),
+        ("a million tokens", lambda s: amount(s.bill.cost_per_million_output_tokens if s.bill else None)),
+        ("a good request", lambda s: amount(s.bill.cost_per_good_request if s.bill else None)),
     ]
 
 

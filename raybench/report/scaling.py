@@ -107,10 +107,14 @@ def _pairs(s: Scaling) -> tuple[tuple[str, str], ...]:
     if s.nothing_available_s is not None:
         rows.append(("nothing available", f"{duration(s.nothing_available_s)} of the load"))
     if s.steps_down_busy:
-        rows.append(("busy when stopped", f"{s.steps_down_busy} steps down hit a busy replica"))
+        rows.append(("busy when stopped", f"{_steps_down(s.steps_down_busy)} hit a busy replica"))
     if s.steps_down_unknown:
-        rows.append(("busy when stopped", f"unknown for {s.steps_down_unknown} steps down"))
+        rows.append(("busy when stopped", f"unknown for {_steps_down(s.steps_down_unknown)}"))
     return tuple(rows)
+
+
+def _steps_down(n: int) -> str:
+    return "1 step down" if n == 1 else f"{n} steps down"
 
 
 def strip(steps: Sequence[tuple[float, int]], start_s: float, end_s: float, width: int = WIDTH) -> str:
