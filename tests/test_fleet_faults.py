@@ -29,7 +29,7 @@ from raybench.fleet.output import Output
 from raybench.fleet.shipping import ShippedSink
 from raybench.generator.selftest import Answer, null_server
 from raybench.report import render
-from raybench.rundir import Run, open_run
+from raybench.rundir import Run, open_run, remote
 from raybench.scenario import load
 from raybench.schema import EventKind, Events, Exit, Generators, Requests, RunStatus, Timeline
 
@@ -168,6 +168,31 @@ def test_a_disk_that_stays_full_keeps_what_was_written_and_the_rest_is_lost(
     assert found.manifest.status is RunStatus.COMPLETE
     assert any("rows were given up" in p for p in found.manifest.problems)
     assert summarise(found, Question()).exit_code is Exit.INVALID
+
+
+def test_a_store_that_fails_is_said_while_the_run_goes_and_gets_everything_later(
+    cluster: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    send = remote.Mirror._send
+
+    def refuse(mirror: remote.Mirror, path: Path) -> None:
+        if not said:
+            raise OSError("503 Slow Down")
+        send(mirror, path)
+
+    monkeypatch.setattr(remote, "PERIOD_S", 0.5)
+    monkeypatch.setattr(remote.Mirror, "_send", refuse)
+    store = tmp_path / "store" / "run"
+    conductor = Conductor(load(scenario(tmp_path, url, 6)), Output(tmp_path / "staging", store.as_uri()))
+    conductor.watch(lambda s: said.extend(p for p in s.problems if "Slow Down" in p and s.stage == "load"))
+    conductor.run()
+    assert conductor.close(Exit.GOOD), "everything arrived"
+    assert said and f"{store.as_uri()}: could not be written" in said[0]
+    found = open_run(store)
+    assert ids(found) == list(range(6 * RATE)) and found.manifest.exit_code == Exit.GOOD
+    assert said[0] in found.manifest.problems
+    assert EventKind.WRITE_FAILED in column(found, Events, Events.kind)
 
 
 # --- kills ------------------------------------------------------------------------------------------
