@@ -32,7 +32,7 @@ from raybench.schema import EventKind, Exit, LoadKind, Manifest, RunStatus, Sche
 
 CLOCK_PERIOD_S = 60.0
 WATCH_PERIOD_S = 0.5
-BARRIER_S = 0.5
+BARRIER_S = 0.3
 """From the barrier's release to t0: every generator is told its t0 before it comes."""
 STOP_S = 10.0
 """How long generators may take to write what they have when the run ends early."""
@@ -169,14 +169,16 @@ class Conductor:
             url: str | list[str] = self._deployed.url
         else:
             assert scenario.target is not None
+            # The generators' processes come up at the same time as the monitor's.
+            self._crew = crew.Crew(scenario, generators=self._generators)
             self._monitor = crew.start_monitor(self.output.path, None)
             self._event(EventKind.RUN_STARTED, scenario.name)
             url = scenario.target.url
         self.manifest.measured = facts.measured(scenario, url)
         self._check()
         self._show(Snapshot("preparing", planned=self.manifest.planned))
-        self._crew = crew.Crew(scenario, self._monitor, generators=self._generators)
-        self._crew.prepare(url, self.output.path, run_prefix=uuid.uuid4().hex[:8])
+        self._crew = self._crew or crew.Crew(scenario, generators=self._generators)
+        self._crew.prepare(url, self.output.path, self._monitor, run_prefix=uuid.uuid4().hex[:8])
         self._check()
         self._start()
         self._drive()

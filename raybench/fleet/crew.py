@@ -96,11 +96,11 @@ def stop_monitor(monitor: Any) -> list[str]:
 class Crew:
     """A fixed number of generators, numbered from 0. One that dies is reported once by `lost()`."""
 
-    def __init__(self, scenario: Scenario, monitor: Any, *, generators: int) -> None:
+    def __init__(self, scenario: Scenario, *, generators: int) -> None:
         from raybench.fleet.actor import Generator
 
         self.size = generators
-        self._scenario, self._monitor = scenario, monitor
+        self._scenario = scenario
 
         def make(number: int) -> Any:
             options = placement.options(scenario, number)  # by the nodes of now: one may have gone
@@ -117,13 +117,13 @@ class Crew:
         self._gone: list[Progress] = []  # how generators that were replaced last stood
         self._hosts: list[Host] = []
 
-    def prepare(self, url: str | list[str], path: Path, *, run_prefix: str) -> None:
+    def prepare(self, url: str | list[str], path: Path, monitor: Any, *, run_prefix: str) -> None:
         """Builds slices and bodies in every generator; raises CrewError naming the one that could not."""
         scenario = self._scenario
         key_env = scenario.target.api_key_env if scenario.target else None
         key = os.environ.get(key_env) if key_env else None  # goes as an argument: never into an environment
         dump = scenario.model_dump(mode="json")
-        self._arguments = (dump, self.size, url, run_prefix, str(path), self._monitor, key)
+        self._arguments = (dump, self.size, url, run_prefix, str(path), monitor, key)
         refs = [actor.prepare.remote(*self._arguments) for actor in self._actors]
         for number, ref in enumerate(refs):
             try:
@@ -161,7 +161,6 @@ class Crew:
 
     def report_to(self, monitor: Any) -> None:
         """Generators ship their rows to this monitor from now on, where they ship."""
-        self._monitor = monitor
         for actor in self._actors:
             with suppress(Exception):
                 actor.report_to.remote(monitor)
