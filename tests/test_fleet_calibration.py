@@ -18,6 +18,8 @@ from raybench.analysis import summarise
 from raybench.cli.main import main
 from raybench.fleet import calibration, crew
 from raybench.fleet.calibration import Calibration
+from raybench.fleet.conductor import Conductor
+from raybench.fleet.output import Output
 from raybench.generator.selftest import Floor
 from raybench.report import render
 from raybench.rundir import open_run
@@ -116,7 +118,8 @@ def test_of_several_at_once_the_worst_counts() -> None:
     assert asdict(found) == asdict(FLOOR) | {"requests_per_s": 5.0, "cpu_s_per_request": 1.0, "failures": 3}
 
 
-def test_one_machine_measured(cache: Path) -> None:
+def test_one_machine_measured(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "TRIAL_S", 0.1)
     done = CliRunner().invoke(main, ["calibrate", "--format", "json"])
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
@@ -155,6 +158,15 @@ def test_a_failed_self_test_says_why(cache: Path, monkeypatch: pytest.MonkeyPatc
     done = CliRunner().invoke(main, ["calibrate"])
     assert done.exit_code == 1 and "the self-test failed" in done.stderr
     assert not cache.exists()
+
+
+def test_a_run_is_stamped_with_the_calibration_of_its_own_number(cache: Path, tmp_path: Path) -> None:
+    calibration.keep(replace(ONE, generators=2))
+    for generators, known in ((2, True), (3, False)):
+        scenario(tmp_path / "s.yaml", "10/s")
+        asked = load(tmp_path / "s.yaml", {"load.generators": generators})
+        stamped = Conductor(asked, Output(tmp_path / "run")).manifest.calibration
+        assert stamped == (replace(ONE, generators=2).as_dict() if known else None)
 
 
 # --- generators: auto -------------------------------------------------------------------------------------

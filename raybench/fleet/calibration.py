@@ -33,6 +33,8 @@ DEFAULT_RATE_PER_S = 100.0
 RATES_PER_S = (20.0, 1000.0)
 """Rates tried for one generator: below, a second holds too few requests for a percentile; above, streams
 of 32 chunks measure the null server as well."""
+TRIAL_S = 1.0
+"""About the length of each trial."""
 TIMEOUT_S = 60.0
 AUTO_SHARE = 0.5
 """`generators: auto`: of a core, what the busiest second of the plan may take of one generator."""
@@ -121,7 +123,7 @@ def measure(generators: int = 1, rate_per_s: float = DEFAULT_RATE_PER_S) -> Cali
     """
     machine = identity()
     # Generator and null server take a core each; with fewer cores all get through less in a second.
-    seconds = min(1.0, machine["cores"] / (2 * generators))
+    seconds = TRIAL_S * min(1.0, machine["cores"] / (2 * generators))
     command = [sys.executable, "-m", "raybench.generator.selftest"]
     command += ["--rate", str(tried_rate(rate_per_s)), "--seconds", str(seconds)]
     package = str(Path(raybench.__file__).parents[1])
