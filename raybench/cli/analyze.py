@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from raybench.cli.main import bad_input
-from raybench.cli.reporting import price_option
+from raybench.cli.main import bad_input, fail
+from raybench.cli.reporting import page, price_option
 from raybench.schema.vocabulary import Exit
 
 if TYPE_CHECKING:
-    from raybench.analysis import Objective, Question
+    from raybench.analysis import Objective, Question, Source, Summary
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--format", "format_", type=click.Choice(["text", "markdown", "json"]), default="text")
+@click.option("--format", "format_", type=click.Choice(["text", "markdown", "json", "html"]), default="text")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to this file."
+)
+@click.option(
+    "--charts",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write every chart to this directory as well, as PNG and SVG.",
+)
 @click.option(
     "--window", metavar="FROM:TO", help="Only requests planned in this time after t0: 10s:50s, 5m:, :1h."
 )
@@ -56,6 +66,8 @@ if TYPE_CHECKING:
 def command(
     runs: tuple[str, ...],
     format_: str,
+    output: Path | None,
+    charts: Path | None,
     window: str | None,
     phase: str,
     anchor: str | None,
@@ -75,25 +87,56 @@ def command(
         raybench analyze outputs/demo-20260131-235959
         raybench analyze RUN --window 10s:50s --objective ttft_p99=2s --by replica
         raybench analyze RUN-A RUN-B RUN-C --format markdown
+        raybench analyze RUN --window 5m: --format html --output report.html
+        raybench analyze RUN --charts charts/
 
     \b
     Exit codes: 0 good, 1 failure, 2 usage, 3 objectives missed, 4 invalid run, 5 incomplete or
     interrupted; of several runs, the worst.
     """
     from raybench.analysis import summarise
-    from raybench.report import compared, render
     from raybench.rundir import RunError, open_run
     from raybench.rundir.remote import local
 
     try:
+        if len(runs) > 1 and (format_ == "html" or charts):
+            option = "--charts" if charts else "--format html"
+            raise ValueError(f"{option}: one RUN at a time is right, not {len(runs)}")
         question = replace(_question(window, phase, anchor, percentiles, objectives, by, price), drift=drift)
-        named = [(Path(run).resolve().name, summarise(open_run(local(run)), question)) for run in runs]
+        opened = [open_run(local(run)) for run in runs]
+        named = [
+            (Path(run).resolve().name, summarise(source, question))
+            for run, source in zip(runs, opened, strict=True)
+        ]
     except (RunError, ValueError) as error:
         bad_input(error)
         return
-    text = render(named[0][1], format_) if len(named) == 1 else compared.render(named, format_)
-    click.echo(text)
+    text = _rendered(opened[0], question, named, format_)
+    try:
+        if charts:
+            _draw(opened[0], question, named[0][1], charts)
+        if output:
+            output.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        fail(f"{error.filename or output}: could not be written: {error.strerror or error}", Exit.FAILURE)
+    if not output:
+        click.echo(text)
     sys.exit(Exit.worst([summary.exit_code for _, summary in named]))
+
+
+def _rendered(source: Source, question: Question, named: Sequence[tuple[str, Summary]], format_: str) -> str:
+    from raybench.report import compared, render
+
+    if format_ == "html":
+        return page(source, question, named[0][1])
+    return render(named[0][1], format_) if len(named) == 1 else compared.render(named, format_)
+
+
+def _draw(source: Source, question: Question, summary: Summary, directory: Path) -> None:
+    from raybench.analysis.series import series
+    from raybench.report.charts import charts, write
+
+    write(charts(summary, series(source, question, summary)), directory)
 
 
 def _question(

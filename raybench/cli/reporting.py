@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from raybench.schema.vocabulary import Exit
+
+if TYPE_CHECKING:
+    from raybench.analysis import Question, Source, Summary
 
 
 def _finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
@@ -26,18 +31,34 @@ price_option = click.option(
 )
 
 
+def page(source: Source, question: Question, summary: Summary) -> str:
+    """The report as one HTML page, with its charts."""
+    from raybench.analysis.series import series
+    from raybench.report.html import render
+
+    return render(summary, series(source, question, summary))
+
+
 def report(path: Path, format_: str, *, failed: bool = False, price: float | None = None) -> Exit:
-    """Prints the report of the run at `path`, keeps a copy of the text in it, and returns the exit code.
+    """Prints the report of the run at `path`, keeps it there as text and as a page; returns the exit code.
     `price`: of a replica for an hour; None for a bill without money.
     """
     from raybench.analysis import Question, summarise
     from raybench.report import render
     from raybench.rundir import open_run
 
-    summary = summarise(open_run(path), Question(price_per_replica_hour=price))
+    run, question = open_run(path), Question(price_per_replica_hour=price)
+    summary = summarise(run, question)
     click.echo(render(summary, format_))
-    try:
-        (path / "report.txt").write_text(render(summary, "text") + "\n", encoding="utf-8")
-    except OSError as error:
-        click.echo(f"{path / 'report.txt'}: could not be written: {error.strerror or error}", err=True)
+    kept: dict[str, Callable[[], str]] = {
+        "report.txt": lambda: render(summary, "text") + "\n",
+        "report.html": lambda: page(run, question, summary),
+    }
+    for name, made in kept.items():
+        try:
+            (path / name).write_text(made(), encoding="utf-8")
+        except OSError as error:
+            click.echo(f"{path / name}: could not be written: {error.strerror or error}", err=True)
+        except Exception as error:  # a picture that cannot be drawn must not cost the run its result
+            click.echo(f"{path / name}: could not be made: {type(error).__name__}: {error}", err=True)
     return Exit.FAILURE if failed else summary.exit_code
