@@ -196,7 +196,8 @@ def _floor(h: Header) -> str:
         return "not calibrated; run `raybench calibrate`"
     try:
         text = (
-            f"{number(c['requests_per_s'])} requests/s or {number(c['chunks_per_s'])} chunks/s a generator, "
+            f"{number(round(c['requests_per_s']))} requests/s or {number(round(c['chunks_per_s']))} chunks/s "
+            f"a generator, "
             f"{duration(c['cpu_s_per_request'])} CPU a request, "
             f"{duration(c['cpu_s_per_1000_chunks'])} per 1,000 chunks, "
             f"lateness p99 {duration(c['lateness_p99_ns'] / 1e9)} at {number(c['rate_per_s'])}/s, "
