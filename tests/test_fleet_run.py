@@ -130,7 +130,7 @@ def test_interrupted_once_it_ends_cleanly_with_every_row_accounted_for(
 def test_a_generator_that_is_killed_is_replaced_and_its_gap_is_missing(
     server: HostileServer, tmp_path: Path
 ) -> None:
-    stages = [{"duration": "12s", "arrival": {"process": "constant", "rate": "20/s"}}]
+    stages = [{"duration": "16s", "arrival": {"process": "constant", "rate": "20/s"}}]
     killed: list[int] = []
 
     def kill(conductor: Conductor, snapshot: Snapshot) -> None:
@@ -144,10 +144,10 @@ def test_a_generator_that_is_killed_is_replaced_and_its_gap_is_missing(
     ids = [r[Requests.request_id] for r in written]
     assert killed and len(set(ids)) == len(ids), "no row is sent twice"
     other = [r for r in written if r[Requests.generator] == 1]
-    assert len(other) == 120, "the other generator never noticed"
+    assert len(other) == 160, "the other generator never noticed"
     own = sorted(r[Requests.request_id] for r in written if r[Requests.generator] == 0)
-    assert 0 < 120 - len(own) < 120
-    assert own[-1] == 238, "the replacement goes on to the end"
+    assert 0 < 160 - len(own) < 160
+    assert own[-1] == 318, "the replacement goes on to the end"
     assert any("generator 0 was lost" in p for p in manifest.problems)
     lost = [
         r
