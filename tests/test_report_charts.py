@@ -353,3 +353,21 @@ def test_colours_stand_out_on_white_and_on_the_dark_page() -> None:
 def test_ticks_are_round_and_within_the_axis(span: tuple[float, float], first: float, last: float) -> None:
     ticks = style._ticks(*span)
     assert ticks[0] == first and ticks[-1] == last and len(ticks) <= style.TICKS + 1
+
+
+@pytest.mark.parametrize(
+    ("span", "labels"),
+    [
+        ((-7.0, 64.0), {"0 s", "60 s"}),
+        ((0.0, 2400.0), {"0:00", "40:00"}),
+        ((14_100.0, 14_190.0), {"3:55:00", "3:56:30"}),
+        ((0.0, 43_200.0), {"0:00 h", "12:00 h"}),
+    ],
+)
+def test_instants_on_the_axis_are_written_as_people_write_them(
+    span: tuple[float, float], labels: set[str]
+) -> None:
+    x = style.Frame(None, None).x("t", span)  # type: ignore[arg-type]
+    made = style.Chart("n", "g", "t", "w", [style.layer("point", [{"t": span[0]}], x=x)])
+    texts = {"".join(e.itertext()) for e in _is_svg(forms.svg(made)).iter() if e.tag.endswith("text")}
+    assert labels <= texts

@@ -272,10 +272,12 @@ def _ticks(start: float, end: float) -> list[float]:
 
 
 def _clock(start: float, end: float) -> str:
-    """A Vega expression: seconds, m:ss or h:mm, whichever the span asks for."""
-    if end - start <= 600:
+    """A Vega expression: seconds, m:ss, h:mm:ss or h:mm, whichever the time and the span ask for."""
+    if end <= 600:
         return "format(datum.value, '~r') + ' s'"
     sign, t = "(datum.value < 0 ? '−' : '')", "abs(datum.value)"
-    if end - start <= 7200:
-        return f"{sign} + floor({t} / 60) + ':' + format({t} % 60, '02d')"
-    return f"{sign} + floor({t} / 3600) + ':' + format(floor({t} % 3600 / 60), '02d') + ' h'"
+    seconds, minutes = f"format({t} % 60, '02d')", f"format(floor({t} % 3600 / 60), '02d')"
+    if end <= 7200:
+        return f"{sign} + floor({t} / 60) + ':' + {seconds}"
+    hours = f"{sign} + floor({t} / 3600) + ':' + {minutes}"
+    return f"{hours} + ':' + {seconds}" if end - start <= 1800 else f"{hours} + ' h'"
