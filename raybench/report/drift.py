@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from raybench.analysis.drifted import Drift, DriftWindow, Trend
 from raybench.analysis.figures import Summary
 from raybench.report.blocks import Block, Grid, Lines, Section
-from raybench.report.units import NOTHING, binary_bytes, duration, number, percent, value
+from raybench.report.units import NOTHING, binary_bytes, duration, number, value
 
 _HOUR_S = 3600.0
 
@@ -21,7 +21,7 @@ def section(summary: Summary) -> Section | None:
     blocks: list[Block] = [
         Grid(head, tuple(_row(w, finest) for w in d.windows)),
         Grid(
-            ("an hour", "changes by", f"{percent(d.confidence)} interval", "", "windows"),
+            ("an hour", "changes by", f"{d.confidence:.0%} interval", "", "windows"),
             tuple(_trend(t) for t in d.trends),
             left=(0, 3),
         ),
