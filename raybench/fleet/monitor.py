@@ -6,6 +6,7 @@ replica states (a few ms a poll). It also takes the batches of generators on oth
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import replace
@@ -25,6 +26,21 @@ POLL_S = 0.25
 SAMPLE_S = 1.0
 NODES_S = 5.0
 NAMESPACE = "raybench"
+
+
+class Beat:
+    """Something that is due every `period_s`, first at once. One that comes late is not made up for."""
+
+    def __init__(self, period_s: float, now_s: float) -> None:
+        self.period_s, self.next_s = period_s, now_s
+
+    def due(self, now_s: float) -> bool:
+        """Whether it is; then the next one lies after `now_s`, on the same grid."""
+        if now_s < self.next_s:
+            return False
+        missed = (now_s - self.next_s) // self.period_s
+        self.next_s = max(self.next_s + (missed + 1) * self.period_s, math.nextafter(now_s, math.inf))
+        return True
 
 
 @ray.remote(num_cpus=0, max_concurrency=16, max_restarts=0)
@@ -121,35 +137,29 @@ class Monitor:
     # --- inside --------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        next_poll = next_sample = next_nodes = time.monotonic()
+        now = time.monotonic()
+        poll, sample, nodes = Beat(POLL_S, now), Beat(SAMPLE_S, now), Beat(NODES_S, now)
+        beats = (poll, sample, nodes) if self._application else (sample, nodes)
         complained = False
         while not self._stop.is_set():
             now = time.monotonic()
-            if now >= next_poll and self._application:
-                next_poll = max(next_poll + POLL_S, now)
+            if self._application and poll.due(now):
                 try:
                     self._poll(self._application)
                     complained = False
                 except Exception as error:
                     # Serve's controller may be restarting; the gap shows in the timeline
                     if not complained:
-                        with self._lock:
-                            self._keeper.event(
-                                time.monotonic_ns(),
-                                EventKind.NOTE,
-                                "monitor",
-                                text=f"Serve not seen: {error}",
-                            )
+                        text = f"Serve not seen: {error}"
+                        self.event(time.monotonic_ns(), EventKind.NOTE, "monitor", {"text": text})
                     complained = True
-            if now >= next_nodes:
-                next_nodes = now + NODES_S
+            if nodes.due(now):
                 self._keeper.nodes = sum(1 for n in ray.nodes() if n.get("Alive"))
-            if now >= next_sample:
-                next_sample += SAMPLE_S
+            if sample.due(now):
                 with self._lock:
                     self._keeper.sample(time.monotonic_ns())
                     self._keeper.flush()
-            self._stop.wait(max(0.0, min(next_poll, next_sample) - time.monotonic()))
+            self._stop.wait(max(0.0, min(beat.next_s for beat in beats) - time.monotonic()))
 
     def _poll(self, application: str) -> None:
         found = status(application, count=self._keeper.is_in_the_dark(time.monotonic_ns()))
