@@ -237,9 +237,10 @@ def test_the_generator_samples_itself(slow_url: str) -> None:
     planned = [i * 5 * MS for i in range(80)]
     _, memory = drive(make_slice(slow_url, schedule(planned), generator=2, sample_period_s=0.1))
     rows = memory.rows(Generators)
-    assert 2 <= len(rows) <= 12  # 0.4 s of load, every 0.1 s, on a machine that may stall
     instants = [row[Generators.t_ns] for row in rows]
-    assert instants == sorted(instants) and instants[-1] < 20_000 * MS
+    assert instants == sorted(instants)
+    # Every 0.1 s and at the end; a machine that stalls may leave some out, none come on top.
+    assert 1 <= len(rows) <= instants[-1] / (100 * MS) + 3
     for row in rows:
         assert row[Generators.generator] == 2
         assert 0 <= row[Generators.cpu_ratio] <= 1.05
