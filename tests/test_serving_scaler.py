@@ -25,15 +25,17 @@ class Told:
 
     name = "told"
 
-    def __init__(self, target: int = 1, reason: str = "", error: bool = False) -> None:
-        self.target, self.reason, self.error = target, reason, error
+    def __init__(
+        self, target: int = 1, reason: str = "", error: bool = False, window_s: float | None = None
+    ) -> None:
+        self.target, self.reason, self.error, self.window_s = target, reason, error, window_s
         self.seen: list[Observation] = []
 
     def decide(self, seen: Observation) -> Decision:
         self.seen.append(seen)
         if self.error:
             raise RuntimeError("the policy is broken")
-        return Decision(self.target, self.reason)
+        return Decision(self.target, self.reason, self.window_s)
 
     def next_decision_s(self, seen: Observation) -> float:
         return seen.now_s
@@ -70,7 +72,7 @@ class FakeReporter:
 
 def test_the_policy_sees_serves_sums() -> None:
     policy = Told(target=2)
-    made = scaler_of(policy, window_s=60.0)
+    made = scaler_of(policy)
     assert made(context()) == (2, {})
     seen = policy.seen[0]
     assert (seen.waiting, seen.serving, seen.available, seen.starting, seen.target) == (5.0, 2.5, 1, 1, 2)
@@ -108,7 +110,7 @@ def test_every_tick_is_told_with_its_decision() -> None:
     class Replica:
         unique_id = "r1"
 
-    made = scaler_of(Told(target=3, reason="deep"), window_s=60.0)
+    made = scaler_of(Told(target=3, reason="deep", window_s=60.0))
     made(context(aggregated_metrics={"engine_waiting": {Replica(): 3.0}, "engine_running": {}}))
     made(context())
     (name, first), (_, second) = made._reporter.told  # type: ignore[attr-defined]
@@ -298,7 +300,7 @@ class Theirs:
 def as_serve_pickles_it(policy: Any) -> tuple[bytes, dict[str, Any]]:
     from ray.serve.config import AutoscalingPolicy
 
-    kwargs = {"policy": pack(policy), "window_s": 0.0, "depth_source": "serve"}
+    kwargs = {"policy": pack(policy), "depth_source": "serve"}
     made = AutoscalingPolicy(policy_function=Scaler, policy_kwargs=kwargs)
     return made.get_serialized_policy_def(), kwargs
 

@@ -274,7 +274,8 @@ def _relief(links: _Links, source: Source, e: _Event, why: Trigger, courses: Seq
         return
     began = why.crossed if why.crossed is not None else e.step.t_ns
     autoscaling = (source.manifest.scenario.get("deployment") or {}).get("autoscaling") or {}
-    known_s = real(e.step.detail.get("window_s")) or real(autoscaling.get("autoscaling_window"))
+    # The scenario's, whatever window the policy of this run decides by: the same for every policy on it.
+    known_s = real(autoscaling.get("autoscaling_window")) or real(e.step.detail.get("window_s"))
     window_s = known_s or WINDOW_S
     missed = [c for c in courses if c.is_missed_in(began, e.until)]
     if not missed:

@@ -35,10 +35,15 @@ class Observation:
 
 @dataclass(frozen=True)
 class Decision:
-    """How many replicas there should be, and why. `reason` is empty while nothing changes."""
+    """How many replicas there should be, and why. `reason` is empty while nothing changes.
+
+    `window_s`: the time behind a change, through which something held or over which it was a mean; None
+    where there is none.
+    """
 
     target: int
     reason: str = ""
+    window_s: float | None = None
 
 
 class Policy(Protocol):

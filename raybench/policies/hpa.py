@@ -140,13 +140,16 @@ class Hpa:
             self._proposals = deque([(seen.now_s, seen.target)])
             self._steps.clear()
             self._active_s = seen.now_s
-        wanted, reason = seen.target, ""
+        wanted, reason, window_s = seen.target, "", None
         if seen.target > 0 and self._bounds.hold(seen.target):
             if self._to_zero and self._poll.due(seen.now_s):
                 wanted, reason = self._polled(seen)
+                window_s = self.cooldown_period_s
             if wanted == seen.target and self._sync.due(seen.now_s):
                 wanted, reason = self._synced(seen)
-        decision = self._bounds.decision(seen, wanted, reason)
+                up = wanted > seen.target
+                window_s = self.scale_up_stabilization_s if up else self.scale_down_stabilization_s
+        decision = self._bounds.decision(seen, wanted, reason, window_s)
         if decision.target != seen.target:
             self._steps.append((seen.now_s, decision.target - seen.target))
         return self._memory.keep(seen, decision)

@@ -110,11 +110,12 @@ class Knative:
         requests = seen.waiting + seen.serving
         self._stable.add(requests, seen.now_s)
         self._panic.add(requests, seen.now_s)
-        wanted, reason = seen.target, ""
+        wanted, reason, window_s = seen.target, "", None
         if seen.target > 0 and self._bounds.hold(seen.target) and self._beat.due(seen.now_s):
             self._beat.strike(seen.now_s)
             wanted, reason = self._step(seen)
-        return self._memory.keep(seen, self._bounds.decision(seen, wanted, reason))
+            window_s = self.stable_window_s if self._panic_s is None else self.panic_window_s
+        return self._memory.keep(seen, self._bounds.decision(seen, wanted, reason, window_s))
 
     def next_decision_s(self, seen: Observation) -> float:
         """The next beat: panic may begin or end at each. Without replicas only the host acts."""

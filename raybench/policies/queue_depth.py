@@ -132,9 +132,9 @@ class QueueDepth:
                 self.max_replicas, f"target {seen.target} is above max_replicas {self.max_replicas}"
             )
         if self._may_step_up(seen) and self._over(since.deep, seen):
-            return Decision(seen.target + 1, self._reason(seen, up=True))
+            return Decision(seen.target + 1, self._reason(seen, up=True), self.window_s)
         if self._may_step_down(seen) and self._over(self._down_since(seen, since), seen):
-            return Decision(seen.target - 1, self._reason(seen, up=False))
+            return Decision(seen.target - 1, self._reason(seen, up=False), self.window_s)
         return Decision(seen.target)
 
     def _may_step_up(self, seen: Observation) -> bool:

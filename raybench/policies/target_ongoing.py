@@ -90,7 +90,7 @@ class TargetOngoing:
             self._mean.clear()
         self._mean.add(seen.waiting + seen.serving, seen.now_s)
         timer = self._known_timer(seen)
-        wanted, reason = seen.target, ""
+        wanted, reason, window_s = seen.target, "", None
         if seen.available or not seen.target:  # else all replicas are gone: held, and the clock runs on
             ongoing = self._mean.value()
             scaled = self._scaled(ongoing, seen)
@@ -104,9 +104,10 @@ class TargetOngoing:
                     f"{self.target_ongoing_requests:g} a replica: {wanted} wanted, not {seen.target}, "
                     f"for {delay_s:g} s"
                 )
+                window_s = delay_s
                 timer = _Timer()
         self._timer = timer
-        return self._memory.keep(seen, self._bounds.decision(seen, wanted, reason))
+        return self._memory.keep(seen, self._bounds.decision(seen, wanted, reason, window_s))
 
     def next_decision_s(self, seen: Observation) -> float:
         """The end of the running delay. While the mean can still cross over, every look counts: a delay

@@ -130,8 +130,10 @@ class Bounds:
     def hold(self, target: int) -> bool:
         return self.least <= target <= self.most
 
-    def decision(self, seen: Observation, wanted: int, reason: str) -> Decision:
-        """`wanted` within the bounds, and the reason if that is a change."""
+    def decision(
+        self, seen: Observation, wanted: int, reason: str, window_s: float | None = None
+    ) -> Decision:
+        """`wanted` within the bounds, with its reason and window if that is a change."""
         target = min(max(wanted, self.least), self.most)
         if target == seen.target:
             return Decision(target)
@@ -140,7 +142,7 @@ class Bounds:
             bound = f"min_replicas {self.least}" if below else f"max_replicas {self.most}"
             side = "below" if below else "above"
             reason = f"{reason}; {bound}" if reason else f"target {wanted} is {side} {bound}"
-        return Decision(target, reason)
+        return Decision(target, reason, window_s)
 
 
 def positive(**values: float) -> None:

@@ -134,7 +134,8 @@ _EVENT_DETAIL = {
         "waiting": "requests waiting at that sample",
         "serving": "requests being served at that sample",
         "available": "replicas available at that sample",
-        "window_s": "the autoscaling window, seconds",
+        "window_s": "the policy's own window behind it, seconds: through which it held or over which it is a "
+        "mean; null where there is none",
     },
     EventKind.TARGET_CHANGED: {
         "from": "replicas targeted before",

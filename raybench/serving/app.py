@@ -128,7 +128,6 @@ def _autoscaling(autoscaling: Autoscaling, policy: Policy | None) -> Autoscaling
                 policy_function=Scaler,
                 policy_kwargs={
                     "policy": pack(policy),
-                    "window_s": autoscaling.autoscaling_window,
                     "depth_source": autoscaling.depth_source,
                 },
             ),

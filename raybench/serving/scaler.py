@@ -59,12 +59,12 @@ def pack(policy: Policy) -> str:
 class Scaler:
     """Serve makes one for a deployment and calls it at every tick. `depth_source`: see `_load`."""
 
-    def __init__(self, policy: str, window_s: float | None = None, depth_source: str = "serve") -> None:
+    def __init__(self, policy: str, depth_source: str = "serve") -> None:
         import pickle
 
         unpacked: tuple[Policy, type[Observation]] = pickle.loads(base64.b64decode(policy))
         self._policy, self._observation = unpacked
-        self._window_s, self._depth_source = window_s, depth_source
+        self._depth_source = depth_source
         self._reporter = _Reporter()
         self._complained_s = -COMPLAIN_S
         self._engine_s = 0.0
@@ -127,7 +127,7 @@ class Scaler:
             "target_before": seen.target,
             "target": decision.target,
             "reason": decision.reason,
-            "window_s": self._window_s,
+            "window_s": getattr(decision, "window_s", None),  # somebody's own class may answer with its own
         }
         if seen.now_s - self._engine_s >= ENGINE_S:
             self._engine_s = seen.now_s
