@@ -28,6 +28,7 @@ from raybench.scenario.deployment import (
 from raybench.scenario.distributions import Pause
 from raybench.scenario.objectives import Bounds, Limit, Objectives
 from raybench.scenario.request import Request
+from raybench.scenario.simulation import Simulation
 from raybench.scenario.units import PositiveSeconds, Seconds
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Scenario",
     "Serving",
     "Settle",
+    "Simulation",
     "Stage",
     "Target",
 ]
@@ -176,6 +178,7 @@ class Scenario(Model):
     load: Load
     objectives: Objectives = Objectives()
     valid: Bounds = Bounds()
+    simulation: Simulation = Simulation()  # ignored by a live run
 
     def mistakes(self) -> Iterator[Mistake]:
         if self.deployment is None and self.target is None:
