@@ -5,13 +5,14 @@ the one before. So k steps that begin with K tokens in the cache and p seconds o
 
     T(k) = p + k c + g k (k - 1) / 2        c = step_s(b, 0, K),  g = step_per_kv_token_s x b
 
-and the next step at which something happens is known: the sequence with the fewest tokens left ends, or the
-cache is full. An arrival or an abort in between moves it to the end of the step that is under way, the least
-k with T(k) not before that instant:
+and the next step at which something happens of itself is known: the sequence with the fewest tokens left
+ends, or the cache is full. Whoever arrives or leaves in between does so at the end of the step under way,
+the least k with T(k) not before that instant:
 
     k = ceil(2 (t - p) / (h + sqrt(h^2 + 2 g (t - p))))        h = c - g / 2
 
-Instants are integer nanoseconds since t0. A test holds every token's instant against `Batch`, step by step.
+There a new stretch of equal steps begins. It is worked out at once, before it begins: until then, others may
+join it. Instants are integer nanoseconds since t0. A test holds every token's instant against `Batch`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from math import sqrt
 
+import numpy as np
+import numpy.typing as npt
+
 from raybench.engine_model import EngineModel
+
+Ints = npt.NDArray[np.int64]
 
 NEVER = 2**62
 NS = 1_000_000_000
@@ -31,22 +37,60 @@ NS = 1_000_000_000
 class History:
     """The stretches of steps that one engine went through: enough to say when each token came."""
 
-    __slots__ = ("constant_ns", "growth_ns", "prefill_ns", "step", "t_ns")
+    __slots__ = ("constant_ns", "growth_ns", "prefill_ns", "step", "stints", "t_ns")
 
     def __init__(self) -> None:
+        self.stints: dict[int, list[tuple[int, int]]] = {}
+        """Of what was preempted: after which steps, and with how many tokens by then."""
         self.step, self.t_ns = array("q"), array("q")
         self.prefill_ns, self.constant_ns, self.growth_ns = array("d"), array("d"), array("d")
+
+    def add(self, step: int, t_ns: int, prefill_ns: float, constant_ns: float, growth_ns: float) -> None:
+        """A stretch that begins after `step` steps; in place of the last one, where that never had a step."""
+        if self.step and self.step[-1] == step:
+            for column in (self.step, self.t_ns, self.prefill_ns, self.constant_ns, self.growth_ns):
+                column.pop()
+        self.step.append(step)
+        self.t_ns.append(t_ns)
+        self.prefill_ns.append(prefill_ns)
+        self.constant_ns.append(constant_ns)
+        self.growth_ns.append(growth_ns)
+
+    def steps(self, sequence: int, output_tokens: int, last_step: int) -> Ints:
+        """The steps that gave this sequence its tokens, in order; those of its last stay in the batch end with
+        `last_step`.
+        """
+        parts, before = [], 0
+        for step, emitted in self.stints.get(sequence, ()):
+            parts.append(np.arange(step - emitted + before, step) + 1)
+            before = emitted
+        if last_step >= 0:
+            parts.append(np.arange(last_step - output_tokens + before, last_step) + 1)
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def ends_ns(self, steps: Ints) -> Ints:
+        """When each of these steps ended."""
+        where = np.searchsorted(np.frombuffer(self.step, np.int64), steps, side="left") - 1
+        begun = np.frombuffer(self.step, np.int64)[where]
+        prefill, constant, growth = (
+            np.frombuffer(column, np.float64)[where]
+            for column in (self.prefill_ns, self.constant_ns, self.growth_ns)
+        )
+        k = steps - begun
+        passed = prefill + k * (constant + growth * (k - 1) * 0.5)
+        return np.asarray(np.frombuffer(self.t_ns, np.int64)[where] + passed.astype(np.int64))
 
 
 class Engine:
     """Sequences are numbers into `prompt` and `output` (tokens); `first_ns` is told when each first token
-    comes. `due_ns` is when `boundary` is to be called next, `NEVER` while there is nothing to do.
+    comes, or would. `due_ns` is when `boundary` is to be called next, `NEVER` while there is nothing to do;
+    any other call may change it.
     """
 
     __slots__ = (
-        "_base_ns", "_cache", "_constant_ns", "_emitted", "_finishing", "_first_ns", "_gone_kv", "_growth_ns",
-        "_history", "_in_step", "_kv", "_order", "_output", "_per_kv_ns", "_per_prefill_ns",
-        "_per_sequence_ns", "_prefill_ns", "_prompt", "_running", "_slots", "_soon", "_steps",
+        "_base_ns", "_cache", "_constant_ns", "_emitted", "_finishing", "_first_ns", "_fresh", "_gone_kv",
+        "_growth_ns", "_history", "_kv", "_order", "_output", "_per_kv_ns", "_per_prefill_ns",
+        "_per_sequence_ns", "_prefill", "_prefill_ns", "_prompt", "_running", "_size", "_slots", "_steps",
         "_t_ns", "_waiting", "due_ns", "model", "preemptions", "step",
     )  # fmt: skip
 
@@ -58,7 +102,6 @@ class Engine:
         first_ns: array[int],
         history: History | None = None,
     ) -> None:
-        """`first_ns[i]` must be negative where no token came yet."""
         self.model = model
         self._prompt, self._output, self._first_ns = prompt, output, first_ns
         self._history = history
@@ -72,14 +115,16 @@ class Engine:
         self._finishing: list[tuple[int, int, int]] = []  # heap: that step, order of admission, sequence
         self._emitted: dict[int, int] = {}  # tokens so far of what was preempted
         self._order = self.preemptions = 0
-        self.step = 0  # steps done when the present stretch began
-        self._t_ns = 0  # when that was
-        self._steps = 0  # of this stretch, until `due_ns`
-        self._in_step = 0  # sequences in each of its steps
+        # the stretch of equal steps that was worked out last
+        self._t_ns = 0  # when it begins
+        self.step = 0  # steps done by then
+        self._steps = 0  # its steps until `due_ns`
+        self._size = 0  # sequences in each of them
         self._kv = 0  # tokens in the cache at its beginning
-        self._gone_kv = 0  # of those, what aborted sequences will have taken by its end
+        self._gone_kv = 0  # what leaves the cache at `due_ns` because it was aborted
+        self._prefill = 0  # tokens to prefill in its first step
+        self._fresh: list[int] = []  # whose first token comes with that step
         self._prefill_ns = self._constant_ns = self._growth_ns = 0.0
-        self._soon = False  # whether `due_ns` is the end of the step under way
         self.due_ns = NEVER
 
     @property
@@ -91,36 +136,66 @@ class Engine:
         return len(self._running)
 
     def submit(self, sequence: int, t_ns: int) -> None:
-        """Puts it at the end of the engine's queue; it is admitted at the end of the step under way."""
-        self._waiting.append(sequence)
-        if not self._in_step:
-            self._t_ns = self.due_ns = t_ns
-            self._steps = 0
-        elif not self._soon:
-            self._hurry(t_ns)
+        """Puts it at the end of the engine's queue: it is admitted at the end of the step under way."""
+        if self._waiting:
+            self._waiting.append(sequence)  # for room in the cache
+            return
+        if self._size:
+            if not self._stop_after_step(t_ns):
+                self._waiting.append(sequence)
+                return
+        elif t_ns > self._t_ns:
+            self._t_ns = t_ns
+            self._prefill = 0
+            self._fresh = []
+        size, tokens = self._size, self._prompt[sequence]
+        if size >= self._slots or self._kv + tokens + size + 1 > self._cache:
+            self._waiting.append(sequence)
+        else:
+            self._running[sequence] = last_step = self.step + self._output[sequence]
+            self._order += 1
+            heappush(self._finishing, (last_step, self._order, sequence))
+            self._kv += tokens
+            self._prefill += tokens
+            self._size = size + 1
+            self._fresh.append(sequence)
+        self._set_out()
 
     def abort(self, sequence: int, t_ns: int) -> None:
         """Takes it out: at once from the engine's queue, from the next step on out of the batch."""
-        last_step = self._running.pop(sequence, None)
+        last_step = self._running.get(sequence)
         if last_step is None:
             self._waiting.remove(sequence)
             self._emitted.pop(sequence, None)
+            if self._waiting and self._stop_after_step(t_ns):  # those behind it may fit
+                self._admit()
+                self._set_out()
             return
-        if not self._soon:
-            self._hurry(t_ns)
-        left = last_step - self.step - self._steps
-        self._gone_kv += self._prompt[sequence] + self._output[sequence] - left
+        early = self._stop_after_step(t_ns)
+        del self._running[sequence]
+        kept = self._prompt[sequence] + self._output[sequence] - last_step
+        if not early:
+            self._gone_kv += kept + self.step + self._steps
+            return
+        if sequence in self._fresh:  # it never began
+            self._fresh.remove(sequence)
+            self._prefill -= self._prompt[sequence]
+        self._kv -= kept + self.step
+        self._size -= 1
+        self._admit()
+        self._set_out()
 
     def tokens(self, sequence: int, t_ns: int) -> int:
         """How many it has been given by `t_ns`."""
         last_step = self._running.get(sequence)
         if last_step is None:
             return self._emitted.get(sequence, 0)
-        return self._output[sequence] - last_step + self.step + self._done_steps(t_ns)
+        done = self.step + self._done_steps(t_ns) if t_ns >= self._t_ns else self.step - 1
+        return max(0, self._output[sequence] - last_step + done)
 
     def kv_usage(self, t_ns: int) -> float:
-        """The share of the cache in use, from 0 to 1."""
-        return (self._kv + self._in_step * self._done_steps(t_ns)) / self._cache
+        """The share of the cache in use, from 0 to 1; that of the next step in the one before a change."""
+        return (self._kv + self._size * self._done_steps(t_ns)) / self._cache
 
     def last_step(self, sequence: int) -> int:
         """The step of its last token, or -1 where it waits."""
@@ -128,9 +203,9 @@ class Engine:
 
     def boundary(self) -> list[int]:
         """What happens at `due_ns`: sequences end, whose numbers are returned, others enter."""
-        t_ns, prompt, output, running = self.due_ns, self._prompt, self._output, self._running
-        step = self.step + self._steps
-        kv = self._kv + self._steps * self._in_step
+        prompt, output, running = self._prompt, self._output, self._running
+        self.step = step = self.step + self._steps
+        kv = self._kv + self._steps * self._size
         if self._gone_kv:
             kv -= self._gone_kv
             self._gone_kv = 0
@@ -142,80 +217,107 @@ class Engine:
                 del running[sequence]
                 kv -= prompt[sequence] + output[sequence]
                 ended.append(sequence)
-        size, cache = len(running), self._cache
-        while size > 1 and kv + size > cache:
+        self._t_ns = self.due_ns
+        self._kv, self._size = kv, len(running)
+        self._prefill = 0
+        self._fresh = []
+        if kv + self._size > self._cache:
+            self._make_room()
+        if self._waiting:
+            self._admit()
+        self._set_out()
+        return ended
+
+    def _make_room(self) -> None:
+        """The youngest go back to the front of the queue while the cache cannot take one more of everybody."""
+        running = self._running
+        while len(running) > 1 and self._kv + len(running) > self._cache:
             sequence, last_step = running.popitem()
-            emitted = output[sequence] - last_step + step
-            kv -= prompt[sequence] + emitted
+            emitted = self._output[sequence] - last_step + self.step
+            self._kv -= self._prompt[sequence] + emitted
             self._emitted[sequence] = emitted
             self._waiting.appendleft(sequence)
             self.preemptions += 1
-            size -= 1
-        prefill, fresh = 0, []
+            if self._history is not None:
+                self._history.stints.setdefault(sequence, []).append((self.step, emitted))
+        self._size = len(running)
+
+    def _admit(self) -> None:
+        """Lets sequences in, strictly in their order, while a slot is free and the prompt fits the cache."""
         waiting = self._waiting
-        while waiting and size < self._slots:
+        while waiting and self._size < self._slots:
             sequence = waiting[0]
-            emitted = self._emitted.get(sequence, 0) if self._emitted else 0
-            tokens = prompt[sequence] + emitted
-            if kv + tokens + size + 1 > cache:
-                break
+            emitted = self._emitted.get(sequence, 0)
+            tokens = self._prompt[sequence] + emitted
+            if self._kv + tokens + self._size + 1 > self._cache:
+                return
             waiting.popleft()
             if emitted:
                 del self._emitted[sequence]
             else:
-                fresh.append(sequence)
-            running[sequence] = last_step = step + output[sequence] - emitted
+                self._fresh.append(sequence)
+            self._running[sequence] = last_step = self.step + self._output[sequence] - emitted
             self._order += 1
-            heappush(finishing, (last_step, self._order, sequence))
-            kv += tokens
-            prefill += tokens
-            size += 1
-        self.step, self._t_ns, self._kv, self._in_step, self._soon = step, t_ns, kv, size, False
+            heappush(self._finishing, (last_step, self._order, sequence))
+            self._kv += tokens
+            self._prefill += tokens
+            self._size += 1
+
+    def _set_out(self) -> None:
+        """Works out the stretch that begins at `_t_ns`, and when it ends of itself."""
+        size, t_ns = self._size, self._t_ns
         if not size:
             self.due_ns = NEVER
-            return ended
-        growth_ns = self._per_kv_ns * size
-        constant_ns = self._base_ns + self._per_sequence_ns * (size - 1) + self._per_kv_ns * kv
-        prefill_ns = prefill * self._per_prefill_ns
-        self._prefill_ns, self._constant_ns, self._growth_ns = prefill_ns, constant_ns, growth_ns
+            return
+        kv = self._kv
+        self._growth_ns = growth_ns = self._per_kv_ns * size
+        self._constant_ns = constant_ns = (
+            self._base_ns + self._per_sequence_ns * (size - 1) + self._per_kv_ns * kv
+        )
+        self._prefill_ns = prefill_ns = self._prefill * self._per_prefill_ns
+        fresh = self._fresh
         if fresh:
             first_ns, at_ns = self._first_ns, t_ns + int(prefill_ns + constant_ns)
             for sequence in fresh:
                 first_ns[sequence] = at_ns
-        while running.get(finishing[0][2]) != finishing[0][0]:
+        finishing, running = self._finishing, self._running
+        first = finishing[0]
+        while running.get(first[2]) != first[0]:
             heappop(finishing)
-        steps = finishing[0][0] - step
+            first = finishing[0]
+        steps = first[0] - self.step
         if size > 1:
-            until_full = (cache - kv) // size
+            until_full = (self._cache - kv) // size
             if until_full < steps:
                 steps = until_full
         self._steps = steps
         self.due_ns = t_ns + int(prefill_ns + steps * (constant_ns + growth_ns * (steps - 1) * 0.5))
-        history = self._history
-        if history is not None:
-            history.step.append(step)
-            history.t_ns.append(t_ns)
-            history.prefill_ns.append(prefill_ns)
-            history.constant_ns.append(constant_ns)
-            history.growth_ns.append(growth_ns)
-        return ended
+        if self._history is not None:
+            self._history.add(self.step, t_ns, prefill_ns, constant_ns, growth_ns)
 
-    def _hurry(self, t_ns: int) -> None:
-        """Moves `due_ns` to the end of the step that is under way at `t_ns`."""
-        self._soon = True
-        if self._steps == 1:
-            return
-        gone_ns = t_ns - self._t_ns - self._prefill_ns
+    def _stop_after_step(self, t_ns: int) -> bool:
+        """Lets the present stretch end with the step under way at `t_ns`, and a new one begin there. False
+        where it ends there anyway: `boundary` will see to it. A stretch that has not begun goes on as it is.
+        """
+        begun_ns = t_ns - self._t_ns
+        if begun_ns <= 0:
+            return True
         steps = 1
+        gone_ns = begun_ns - self._prefill_ns
         if gone_ns > self._constant_ns:
             half = self._constant_ns - self._growth_ns * 0.5
             steps = int(2 * gone_ns / (half + sqrt(half * half + 2 * self._growth_ns * gone_ns)))
-            steps = max(steps, 1)
-            while self._end_ns(steps) < t_ns:
-                steps += 1
-        if steps < self._steps:
-            self._steps = steps
-            self.due_ns = self._end_ns(steps)
+        # Rounding may be off by one either way.
+        while (end_ns := self._end_ns(steps)) < t_ns:
+            steps += 1
+        if steps >= self._steps:
+            return False
+        self.step += steps
+        self._kv += steps * self._size
+        self._t_ns = end_ns
+        self._prefill = 0
+        self._fresh = []
+        return True
 
     def _end_ns(self, steps: int) -> int:
         """When that many steps of the present stretch are done."""
@@ -225,7 +327,7 @@ class Engine:
     def _done_steps(self, t_ns: int) -> int:
         """Steps of the present stretch that have ended by `t_ns`."""
         gone_ns = t_ns - self._t_ns - self._prefill_ns
-        if not self._in_step or gone_ns < self._constant_ns - 1:
+        if not self._size or gone_ns < self._constant_ns - 1:
             return 0
         half = self._constant_ns - self._growth_ns * 0.5
         steps = int(2 * gone_ns / (half + sqrt(half * half + 2 * self._growth_ns * gone_ns)))

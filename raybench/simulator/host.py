@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from math import ceil, inf
 
-from raybench.policies import Observation, Policy
+from raybench.policies import Decision, Observation, Policy
 from raybench.policies.queue_depth import GAP_S, SLACK_S
 from raybench.scenario.deployment import Autoscaling
 from raybench.scenario.simulation import ServeDelays
@@ -47,8 +47,10 @@ class Host:
         """`phases`: where in their periods the first tick and the first push are, 0 to 1."""
         self._server, self._watch, self._policy = server, watch, policy
         self._least, self._most = autoscaling.min_replicas, autoscaling.max_replicas
-        self._window_s = autoscaling.autoscaling_window
+        # Where the bounds leave one number, nobody's answer could change it.
+        self._decided_already = self._least == self._most and not tick_all
         self._next_decision_s = getattr(policy, "next_decision_s", None)
+        self._looks_inside = autoscaling.depth_source == "engine"
         self._tick_all = tick_all or self._next_decision_s is None
         self._tick_ns = max(1, round(delays.control_tick * NS))
         self._push_ns = max(1, round(delays.metrics_interval * NS))
@@ -111,6 +113,9 @@ class Host:
             waiting = (waited - waited_then) / (t_ns - then_ns)
             serving = (served - served_then) / (t_ns - then_ns)
         marks.append((t_ns, waited, served))
+        if self._looks_inside:
+            inside = sum(replica.engine.waiting for replica in server.open)
+            waiting, serving = waiting + inside, max(0.0, serving - inside)
         busy = 0
         for replica in server.open:
             if replica.ongoing:
@@ -151,6 +156,8 @@ class Host:
 
     def _tick_at(self, t_ns: int) -> None:
         """The first tick at or after `t_ns` is gone through."""
+        if self._decided_already:
+            return
         tick_ns = self._grid(t_ns, self._tick_phase_ns, self._tick_ns)
         if tick_ns < self._planned_ns:
             self._planned_ns = tick_ns
@@ -193,14 +200,14 @@ class Host:
         decision = self._policy.decide(seen)
         target = min(max(decision.target, self._least), self._most)
         if target != self.target:
-            self._decided(t_ns, seen, target, decision.reason)
+            self._decided(t_ns, seen, target, decision)
             self._tick_at(t_ns + 1)
         elif not self._tick_all and self._next_decision_s is not None:
             next_s = self._next_decision_s(seen)
             if next_s != inf:
                 self._tick_at(max(t_ns + 1, ceil((next_s - SLACK_S) * NS)))
 
-    def _decided(self, t_ns: int, seen: Observation, target: int, reason: str) -> None:
+    def _decided(self, t_ns: int, seen: Observation, target: int, decision: Decision) -> None:
         self._watch.event(
             t_ns,
             EventKind.DECISION,
@@ -208,12 +215,12 @@ class Host:
             **{
                 "from": self.target,
                 "to": target,
-                "reason": reason,
+                "reason": decision.reason,
                 "queue_depth": seen.queue_depth,
                 "waiting": seen.waiting,
                 "serving": seen.serving,
                 "available": seen.available,
-                "window_s": self._window_s,
+                "window_s": getattr(decision, "window_s", None),  # a class of one's own may lack it
             },
         )
         self._aim(t_ns, target)

@@ -19,7 +19,7 @@ from raybench.simulator.clients import CappedSender, ClosedSender, OpenSender, P
 from raybench.simulator.engine import NEVER, NS
 from raybench.simulator.host import Host
 from raybench.simulator.server import Server
-from raybench.simulator.watch import Watch, period_ns
+from raybench.simulator.watch import STATES, Watch, period_ns
 from raybench.workload.draws import Draws
 
 STEADY_AFTER_NS = 2 * NS
@@ -163,16 +163,20 @@ class Run:
         """The monitor's look; at the end of the run nobody looks any more."""
         host, server, watch = self._host, self._server, self._watch
         self._server.at(t_ns + self._period_ns, self._sample)
-        available = len(server.open)
-        load = (host.waiting, host.serving) if available else (float(server.waiting + server.serving), 0.0)
-        watch.state(t_ns, *load, host.target, len(host.starting), available, len(host.stopping))
-        for replica in (*host.starting, *server.open, *host.stopping):
+        starting, available, stopping = len(host.starting), len(server.open), len(host.stopping)
+        if available:
+            waiting, serving = host.waiting, host.serving
+            depth = (waiting + serving) / available
+        else:
+            waiting, serving, depth = server.waiting + server.serving, 0.0, NAN
+        watch.state(t_ns, (waiting, serving, depth, host.target, starting, available, stopping))
+        for replica in server.open:
             engine = replica.engine
-            if replica.state is ReplicaState.RUNNING:
-                figures = (float(engine.waiting), float(engine.running), engine.kv_usage(t_ns))
-            else:
-                figures = (NAN, NAN, NAN)
-            watch.replica(t_ns, replica.number, replica.state, *figures)
+            inside = (engine.waiting, engine.running, engine.kv_usage(t_ns))
+            watch.replica(t_ns, (replica.number, RUNNING, *inside))
+        if starting or stopping:
+            for replica in (*host.starting, *host.stopping):
+                watch.replica(t_ns, (replica.number, STATES.index(replica.state), NAN, NAN, NAN))
         if self._progress is not None:
             self._progress(min(1.0, t_ns / self._duration_ns) if self._load_ns is None else 1.0)
 
@@ -201,6 +205,7 @@ class Run:
 
 
 NAN = float("nan")
+RUNNING = STATES.index(ReplicaState.RUNNING)
 
 
 def _nothing(t_ns: int, argument: None) -> None:

@@ -210,12 +210,18 @@ class Server:
         if replica.scheduled_ns != t_ns:
             return
         engine = replica.engine
+        if engine.due_ns > t_ns:  # moved to later: only now is it planned again
+            replica.scheduled_ns = due_ns = engine.due_ns
+            if due_ns != NEVER:
+                self.order += 1
+                heappush(self._heap, (due_ns, self.order, self._step, replica))
+            return
         last_step = self.last_step
         ended = engine.boundary()
-        if engine.due_ns != NEVER:
+        replica.scheduled_ns = due_ns = engine.due_ns
+        if due_ns != NEVER:
             self.order += 1
-            heappush(self._heap, (engine.due_ns, self.order, self._step, replica))
-        replica.scheduled_ns = engine.due_ns
+            heappush(self._heap, (due_ns, self.order, self._step, replica))
         if not ended:
             return
         for i in ended:

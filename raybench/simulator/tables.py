@@ -25,7 +25,7 @@ from raybench.schema import (
 )
 from raybench.schema.tables import OUTCOMES, PHASES
 from raybench.simulator import run as runs
-from raybench.simulator.watch import STATES
+from raybench.simulator.watch import REPLICAS, STATES, TIMELINE
 
 BATCH = 2**14
 NONE = -(2**62)
@@ -92,7 +92,6 @@ class Tables:
         server, asked = done.server, done.asked
         network_ns, stream = server.network_ns, self._scenario.load.request.stream
         failed = {i: server.failed[i] for i in range(rows.start, rows.stop) if i in server.failed}
-        at = np.fromiter((i - rows.start for i in failed), np.int64, len(failed))
         sent, codes = self._sent[rows], self._codes[rows]
         ok = codes == _CODE[Outcome.OK]
         ended, given, first = self._ended[rows], self._given[rows], self._first[rows]
@@ -113,8 +112,13 @@ class Tables:
         got_first = stream & (first >= 0) & (chunks > 0)
         first_at = np.where(got_first, first + network_ns, NONE)
         last_at = np.where(got_first & ok, ended, NONE)
-        if len(at):
-            last_at[at] = np.where(got_first[at], self._last_of_failed(rows, at, chunks[at]), NONE)
+        tokens: list[Ints | None] = []
+        if server.last_step is not None and (Requests.chunk_ns in columns or len(failed)):
+            tokens = self._tokens_ns(rows, chunks)
+            for i in failed:
+                came = tokens[i - rows.start]
+                if came is not None:
+                    last_at[i - rows.start] = came[-1]
         usage = np.where(ok, output, NONE)
         finish = np.where(ok, np.where(asked.limited[rows], 1, 0), -1)
         numbers = _ints(server.replica_of)[rows]
@@ -138,16 +142,25 @@ class Tables:
             Requests.bytes: np.zeros(n, np.int64),
             Requests.finish_reason: FINISH.take(pa.array(finish, mask=finish < 0)),
             Requests.replica: self._replica_names.take(pa.array(numbers, mask=numbers < 0)),
-            Requests.chunk_ns: pa.nulls(n, Requests.schema.field(Requests.chunk_ns).type),
+            Requests.chunk_ns: _offsets(tokens) if tokens else pa.nulls(n, CHUNKS),
         }
         if Requests.phase in columns:
             planned = scheduling.phases(self._scenario, scheduling.planned_ns(plan)[rows])
             values[Requests.phase] = pa.DictionaryArray.from_arrays(pa.array(planned, pa.int8()), PHASES)
         return values
 
-    def _last_of_failed(self, rows: slice, at: Ints, chunks: Ints) -> Ints:
-        """Of answers that broke off nobody kept the last token's instant but for the end."""
-        return self._ended[rows][at]
+    def _tokens_ns(self, rows: slice, chunks: Ints) -> list[Ints | None]:
+        """When the client got each token of each row; None for rows without any."""
+        server, output = self._done.server, self._done.asked.output
+        found: list[Ints | None] = []
+        for i, n in zip(range(rows.start, rows.stop), chunks.tolist(), strict=True):
+            history = server.replicas[server.replica_of[i]].history if n else None
+            if history is None or server.last_step is None:
+                found.append(None)
+                continue
+            steps = history.steps(i, output[i], server.last_step[i])[:n]
+            found.append(history.ends_ns(steps) + server.network_ns)
+        return found
 
     def _anchors(self, rows: slice) -> Ints:
         if scheduling.load_kind(self._scenario) is LoadKind.CLOSED:
@@ -166,12 +179,11 @@ class Tables:
 
     def _timeline(self) -> pa.RecordBatch:
         watch = self._done.watch
-        t = np.frombuffer(watch.t_ns, np.int64)
+        t = np.frombuffer(watch.timeline_ns, np.int64)
+        figures = np.frombuffer(watch.timeline, np.float64).reshape(-1, len(TIMELINE))
         values: dict[str, Any] = {Timeline.t_ns: t}
-        for name, column in watch.load.items():
-            numbers = np.frombuffer(column, np.float64)
-            values[name] = pa.array(numbers, mask=np.isnan(numbers))
-        values |= {name: np.frombuffer(column, np.int32) for name, column in watch.counts.items()}
+        for name, column in zip(TIMELINE, figures.T, strict=True):
+            values[name] = pa.array(column, mask=np.isnan(column))
         values[Timeline.in_flight] = self._in_flight(t)
         return _batch(Timeline, values, len(t))
 
@@ -183,17 +195,16 @@ class Tables:
 
     def _replicas(self) -> pa.RecordBatch:
         watch = self._done.watch
-        numbers = np.frombuffer(watch.replica_number, np.int32)
-        states = pa.array([str(s) for s in STATES], pa.utf8())
+        figures = np.frombuffer(watch.replicas, np.float64).reshape(-1, len(REPLICAS))
+        columns = dict(zip(REPLICAS, figures.T, strict=True))
         values: dict[str, Any] = {
-            Replicas.t_ns: np.frombuffer(watch.replica_t_ns, np.int64),
-            Replicas.replica: self._replica_names.take(pa.array(numbers)),
-            Replicas.state: states.take(pa.array(np.frombuffer(watch.replica_state, np.int8))),
+            Replicas.t_ns: np.frombuffer(watch.replicas_ns, np.int64),
+            Replicas.replica: self._replica_names.take(pa.array(columns[Replicas.replica], pa.int64())),
+            Replicas.state: STATE_NAMES.take(pa.array(columns[Replicas.state], pa.int64())),
         }
-        for name, column in watch.engine.items():
-            figures = np.frombuffer(column, np.float64)
-            values[name] = pa.array(figures, mask=np.isnan(figures))
-        return _batch(Replicas, values, len(numbers))
+        for name in (Replicas.engine_waiting, Replicas.engine_running, Replicas.kv_cache_usage):
+            values[name] = pa.array(columns[name], mask=np.isnan(columns[name]))
+        return _batch(Replicas, values, len(figures))
 
     def _generators(self) -> pa.RecordBatch:
         """One generator that costs nothing; its lateness is the capped client's waiting for a place."""
@@ -220,7 +231,9 @@ class Tables:
         return pa.RecordBatch.from_pylist(events, schema=Events.schema)
 
 
+CHUNKS = Requests.schema.field(Requests.chunk_ns).type
 FINISH = pa.array(["stop", "length"], pa.utf8())
+STATE_NAMES = pa.array([str(state) for state in STATES], pa.utf8())
 
 
 def _batch(table: type[Table], values: dict[str, Any], n: int) -> pa.RecordBatch:
@@ -233,6 +246,16 @@ def _batch(table: type[Table], values: dict[str, Any], n: int) -> pa.RecordBatch
             value = pa.array(value)
         arrays.append(value if value.type == field.type else value.cast(field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=table.schema)
+
+
+def _offsets(tokens: list[Ints | None]) -> pa.Array:
+    """Each row's instants counted from its first; null for rows without any."""
+    sizes = [0 if came is None else len(came) for came in tokens]
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    flat = [came - came[0] for came in tokens if came is not None]
+    values = np.concatenate(flat) if flat else np.empty(0, np.int64)
+    missing = pa.array([came is None for came in tokens])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=missing)
 
 
 def _ints(values: array[int]) -> Ints:

@@ -21,31 +21,34 @@ def period_ns(duration_s: float) -> int:
     return max(1, ceil(duration_s / MOST_SAMPLES)) * NS
 
 
+STATES = tuple(ReplicaState)
+
+TIMELINE = (
+    Timeline.waiting,
+    Timeline.serving,
+    Timeline.queue_depth,
+    Timeline.replicas_target,
+    Timeline.replicas_starting,
+    Timeline.replicas_available,
+    Timeline.replicas_stopping,
+)
+REPLICAS = (
+    Replicas.replica,
+    Replicas.state,
+    Replicas.engine_waiting,
+    Replicas.engine_running,
+    Replicas.kv_cache_usage,
+)
+"""What a row of `Watch.timeline` and of `Watch.replicas` holds."""
+
+
 class Watch:
-    """Collects rows, column by column; nan and -1 are null."""
+    """Collects rows: instants, and figures row after row; nan is null."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
-        self.t_ns = array("q")
-        self.load: dict[str, array[float]] = {
-            name: array("d") for name in (Timeline.waiting, Timeline.serving, Timeline.queue_depth)
-        }
-        self.counts: dict[str, array[int]] = {
-            name: array("i")
-            for name in (
-                Timeline.replicas_target,
-                Timeline.replicas_starting,
-                Timeline.replicas_available,
-                Timeline.replicas_stopping,
-            )
-        }
-        self.replica_t_ns = array("q")
-        self.replica_number = array("i")
-        self.replica_state = array("b")
-        self.engine: dict[str, array[float]] = {
-            name: array("d")
-            for name in (Replicas.engine_waiting, Replicas.engine_running, Replicas.kv_cache_usage)
-        }
+        self.timeline_ns, self.timeline = array("q"), array("d")
+        self.replicas_ns, self.replicas = array("q"), array("d")
 
     def event(self, t_ns: int, kind: EventKind, subject: str, **detail: Any) -> None:
         self.events.append(
@@ -57,33 +60,12 @@ class Watch:
             }
         )
 
-    def state(
-        self,
-        t_ns: int,
-        waiting: float,
-        serving: float,
-        target: int,
-        starting: int,
-        available: int,
-        stopping: int,
-    ) -> None:
-        """One row of `timeline`."""
-        self.t_ns.append(t_ns)
-        depth = (waiting + serving) / available if available else float("nan")
-        for column, value in zip(self.load.values(), (waiting, serving, depth), strict=True):
-            column.append(value)
-        for counts, count in zip(self.counts.values(), (target, starting, available, stopping), strict=True):
-            counts.append(count)
+    def state(self, t_ns: int, row: tuple[float, ...]) -> None:
+        """One row of `timeline`: see `TIMELINE`."""
+        self.timeline_ns.append(t_ns)
+        self.timeline.extend(row)
 
-    def replica(
-        self, t_ns: int, number: int, state: ReplicaState, waiting: float, running: float, kv_usage: float
-    ) -> None:
-        """One row of `replicas`; nan for what a replica that does not run cannot say."""
-        self.replica_t_ns.append(t_ns)
-        self.replica_number.append(number)
-        self.replica_state.append(STATES.index(state))
-        for column, value in zip(self.engine.values(), (waiting, running, kv_usage), strict=True):
-            column.append(value)
-
-
-STATES = tuple(ReplicaState)
+    def replica(self, t_ns: int, row: tuple[float, ...]) -> None:
+        """One row of `replicas`, which is named by its number, its state by its place in `STATES`."""
+        self.replicas_ns.append(t_ns)
+        self.replicas.extend(row)
