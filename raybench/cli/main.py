@@ -19,6 +19,7 @@ COMMANDS = {
     "analyze": "the report of a run, from its tables",
     "compact": "one tidy file a table",
     "compare": "differences between runs, with confidence, for people and for CI",
+    "capacity": "what one replica sustains within the objectives",
     "schedule": "show, check and export the stimulus",
     "calibrate": "the client's own floor on this machine",
 }

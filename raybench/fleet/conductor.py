@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,9 @@ from raybench.generator import Progress
 from raybench.scenario import Scenario
 from raybench.scenario.models import Settle
 from raybench.schema import EventKind, Exit, LoadKind, Manifest, RunStatus, Schedule
+
+if TYPE_CHECKING:
+    from raybench.serving.deployer import Deployed
 
 CLOCK_PERIOD_S = 60.0
 WATCH_PERIOD_S = 0.5
@@ -75,9 +78,11 @@ class Conductor:
         output: Output,
         *,
         private: bool = False,
+        deployed: Deployed | None = None,
     ) -> None:
-        """`private`: the Ray cluster was started for this run and goes with it, Serve and all."""
-        self.scenario, self.output, self._private = scenario, output, private
+        """`private`: the Ray cluster was started for this run and goes with it, Serve and all. `deployed`:
+        the scenario's application as it stands already; it is used and left there."""
+        self.scenario, self.output, self._private, self._standing = scenario, output, private, deployed
         self._watch: Callable[[Snapshot], None] = lambda snapshot: None
         self._interrupt = threading.Event()
         plan = scheduling.build(scenario)
@@ -159,12 +164,13 @@ class Conductor:
         if scenario.deployment is not None:
             from raybench.serving import deployer
 
-            self._show(Snapshot("deploying", planned=self.manifest.planned))
-            self.deploying = True
+            if self._standing is None:
+                self._show(Snapshot("deploying", planned=self.manifest.planned))
+                self.deploying = True
             # The monitor is there first, so that it sees the deployment from its first replica on.
             self._monitor = crew.start_monitor(self.output.path, scenario.serving.application)
             self._event(EventKind.RUN_STARTED, scenario.name)
-            self._deployed = deployer.deploy(scenario)
+            self._deployed = self._standing or deployer.deploy(scenario)
             self.deploying = False
             url: str | list[str] = self._deployed.url
         else:
@@ -331,7 +337,7 @@ class Conductor:
 
     def _remove(self) -> None:
         """Takes the application away again, and Serve with it where it was started for this run."""
-        if self._deployed is None or self._private:
+        if self._deployed is None or self._private or self._standing:
             return  # `deploy` removes what it could not finish
         from raybench.serving import deployer
 
