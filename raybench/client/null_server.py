@@ -4,7 +4,7 @@ It answers any POST with bytes rendered before the first request: a stream of `t
 form of OpenAI's chat API, or one whole completion if the request asks for no stream. Chunks go out
 `bunch` at a time, each bunch `gap_s` after the one before it (all at once without a gap), the first
 `first_s` after the request. Instants are kept per request if asked for, on the clock that the client
-uses too, and handed out by `GET /log`.
+uses too, and handed out by `GET /log`. Any other GET names the one model there is, for clients that ask.
 
     python -m raybench.client.null_server --tokens 64 --gap 0.01     prints its port, then serves
 """
@@ -141,8 +141,8 @@ class NullProtocol(asyncio.Protocol):
             length = _LENGTH.search(data, 0, end)
             size = end + 4 + (int(length[1]) if length else 0)
             if len(data) >= size:
-                if data.startswith(b"GET /log"):
-                    self._tell()
+                if data.startswith(b"GET "):
+                    self._tell(log=data.startswith(b"GET /log"))
                 else:
                     self._answer(data, end, now_ns)
                 return
@@ -153,7 +153,8 @@ class NullProtocol(asyncio.Protocol):
         stamps = None
         if kept.log is not None:
             found = _ID.search(request, 0, end)
-            stamps = kept.log[found[1].decode() if found else ""] = array("q", (now_ns,))
+            name = found[1].decode() if found else f"unnamed-{len(kept.log)}"
+            stamps = kept.log[name] = array("q", (now_ns,))
         if _WHOLE.search(request, end):
             self._write(kept.whole, stamps)
         elif answer.first_s or answer.gap_s:
@@ -191,9 +192,11 @@ class NullProtocol(asyncio.Protocol):
         if wrote < len(data):
             self.transport.write(data[wrote:])
 
-    def _tell(self) -> None:
-        log = self.kept.log or {}
-        body = json.dumps({name: stamps.tolist() for name, stamps in log.items()}).encode()
+    def _tell(self, log: bool) -> None:
+        told: dict[str, object] = {"object": "list", "data": [{"id": "null", "object": "model"}]}
+        if log:
+            told = {name: stamps.tolist() for name, stamps in (self.kept.log or {}).items()}
+        body = json.dumps(told).encode()
         self.transport.write(_head(b"application/json", len(body)) + body)
 
 
