@@ -20,6 +20,7 @@ COMMANDS = {
     "compact": "one tidy file a table",
     "compare": "differences between runs, with confidence, for people and for CI",
     "capacity": "what one replica sustains within the objectives",
+    "simulate": "the same tables from the model, without waiting",
     "schedule": "show, check and export the stimulus",
     "calibrate": "the client's own floor on this machine",
 }

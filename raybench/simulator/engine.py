@@ -57,8 +57,8 @@ class History:
         self.growth_ns.append(growth_ns)
 
     def steps(self, sequence: int, output_tokens: int, last_step: int) -> Ints:
-        """The steps that gave this sequence its tokens, in order; those of its last stay in the batch end with
-        `last_step`.
+        """The steps that gave this sequence its tokens, in order. `last_step` is that of its last token, as
+        planned when it was admitted last; -1 where it waits.
         """
         parts, before = [], 0
         for step, emitted in self.stints.get(sequence, ()):
@@ -229,7 +229,7 @@ class Engine:
         return ended
 
     def _make_room(self) -> None:
-        """The youngest go back to the front of the queue while the cache cannot take one more of everybody."""
+        """The youngest go back to the front of the queue while the cache cannot take a token of each."""
         running = self._running
         while len(running) > 1 and self._kv + len(running) > self._cache:
             sequence, last_step = running.popitem()
