@@ -127,8 +127,9 @@ def planned(first: int, n: int) -> pa.RecordBatch:
 
 def by_raybench(path: Path) -> dict[str, Any]:
     from raybench.analysis import summarise
-    from raybench.rundir import open_run
+    from raybench.rundir import keep_freed_memory, open_run
 
+    keep_freed_memory()  # as `raybench analyze` does
     start = time.perf_counter()
     s = summarise(open_run(path))
     wall = time.perf_counter() - start

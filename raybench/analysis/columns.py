@@ -61,6 +61,17 @@ class Growing:
         self._data[self.n : end] = part
         self.n = end
 
+    def append_where(self, part: NDArray[Any], where: NDArray[np.bool_]) -> None:
+        """The elements of `part` that `where` marks, without an array of their own in between."""
+        count = int(np.count_nonzero(where))
+        if count == len(part):
+            self.append(part)
+        elif self.n + count > len(self._data):
+            self.append(part[where])
+        else:
+            np.compress(where, part, out=self._data[self.n : self.n + count])
+            self.n += count
+
     def array(self) -> NDArray[Any]:
         return self._data[: self.n]
 

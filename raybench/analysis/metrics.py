@@ -83,7 +83,7 @@ class Metrics:
     def _keep(self, name: str, values: NDArray[np.generic], where: NDArray[np.bool_]) -> None:
         kept = self._values.get(name)
         if kept is not None:
-            kept.append(values if where.all() else values[where])
+            kept.append_where(values, where)
 
     def _censor(self, name: str, given_up: NDArray[np.int64]) -> None:
         self._censored[name] += len(given_up)

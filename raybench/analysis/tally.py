@@ -18,7 +18,6 @@ from raybench.analysis.columns import (
     counts_for_oha,
     difference,
     instants,
-    valid,
 )
 from raybench.analysis.selection import Selection
 from raybench.analysis.source import Source
@@ -27,6 +26,8 @@ from raybench.schema import Requests, Schedule
 MOST_REASONS = 10_000
 """Different error texts kept apart: a server that puts a counter in its errors must not fill the memory."""
 OTHER = "(other reasons)"
+NO_STATUS = -1
+"""What a null stands for while statuses are counted; HTTP has none below 100."""
 
 
 class Tally:
@@ -106,7 +107,8 @@ class Tally:
                 self.reasons[key] += count
 
     def _add_for_oha(self, batch: pa.RecordBatch, outcome: NDArray[np.int8], sent: NDArray[np.int64]) -> None:
-        success = counts_for_oha(outcome, valid(batch.column(Requests.http_status)))
+        status = batch.column(Requests.http_status).fill_null(NO_STATUS).to_numpy()
+        success = counts_for_oha(outcome, status != NO_STATUS)
         self.as_success += np.bincount(outcome[success], minlength=len(OUTCOMES))
         self.bytes_answered += int(batch.column(Requests.bytes).to_numpy()[success].sum())
         connect = difference(instants(batch, Requests.connected_ns), sent)[success]
@@ -116,9 +118,10 @@ class Tally:
             self.connect_sum_ns += int(connect.sum())
             self.connect_min_ns = min(self.connect_min_ns, int(connect.min()))
             self.connect_max_ns = max(self.connect_max_ns, int(connect.max()))
-        for status, count in _counts(batch.column(Requests.http_status), success):
-            if status is not None:
-                self.statuses[int(status)] += count
+        # As unsigned numbers they are few and small, which counts ten times quicker than any hash.
+        found = np.bincount(status[success & (status != NO_STATUS)].view(np.uint16))
+        for code in np.flatnonzero(found):
+            self.statuses[int(np.uint16(code).view(np.int16))] += int(found[code])
         failed = ~success & (sent != MISSING)
         self.cut_off += int((failed & (outcome == CANCELLED)).sum())
         for code in np.unique(outcome[failed]):

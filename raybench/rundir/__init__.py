@@ -14,6 +14,7 @@ and after every process of it was killed.
 from raybench.rundir.compaction import compact
 from raybench.rundir.directory import RunDir, create, fresh_path
 from raybench.rundir.manifest import RunError
+from raybench.rundir.memory import keep_freed_memory
 from raybench.rundir.reader import Run, open_run
 from raybench.rundir.segments import LocalSink, is_written
 
@@ -26,5 +27,6 @@ __all__ = [
     "create",
     "fresh_path",
     "is_written",
+    "keep_freed_memory",
     "open_run",
 ]
