@@ -22,6 +22,7 @@ import ray
 from raybench import schedule as scheduling
 from raybench.client import Endpoint
 from raybench.fleet import clocks
+from raybench.fleet.metrics import Counted
 from raybench.fleet.patience import Patient
 from raybench.fleet.shipping import ShippedSink
 from raybench.generator import Drive, Progress, Sink, Slice
@@ -64,6 +65,7 @@ class Generator:
         self.drive: Drive | None = None
         self._rows: pa.Table = Schedule.schema.empty_table()
         self._sink: Patient
+        self._counted: Counted
         self._make: Callable[[pa.Table], Drive]
 
     def who(self) -> clocks.Identity:
@@ -102,6 +104,7 @@ class Generator:
         endpoints = [Endpoint.parse(u, workload.path, headers, api_key) for u in urls]
         to: Sink = LocalSink(str(run_path), self.writer) if local else ShippedSink(monitor, self.writer)
         self._sink = Patient(to, f"generator {self.number}")
+        self._counted = counted = Counted(self._sink)
 
         def of_mine(total: int | None) -> int | None:
             return None if total is None else scheduling.share(total, self.number, generators)
@@ -122,7 +125,7 @@ class Generator:
                     record_chunks=checked.load.record_chunks,
                     run_prefix=run_prefix,
                 ),
-                self._sink,
+                counted,
             )
 
         self._make = make
@@ -160,7 +163,12 @@ class Generator:
             self._sink.sink.report_to(monitor)
 
     def _with_mine(self, progress: Progress) -> Progress:
-        return replace(progress, rss_bytes=rss_bytes(), not_written=tuple(self._sink.problems))
+        return replace(
+            progress,
+            rss_bytes=rss_bytes(),
+            not_written=tuple(self._sink.problems),
+            counted=self._counted.totals(),
+        )
 
     def stop(self) -> None:
         """Sends nothing more and gives up what is in flight; `start` then returns with everything written."""

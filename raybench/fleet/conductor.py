@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +22,11 @@ import pyarrow as pa
 
 from raybench import schedule as scheduling
 from raybench.fleet import calibration, clocks, crew, facts
+from raybench.fleet.metrics import Publisher
 from raybench.fleet.output import Output
 from raybench.fleet.record import Record
+from raybench.fleet.snapshot import Snapshot as Snapshot
+from raybench.fleet.snapshot import snapshot_of
 from raybench.fleet.timekeeper import Now
 from raybench.generator import Progress
 from raybench.scenario import Scenario
@@ -45,28 +48,6 @@ STEADY_AFTER_S = 2.0
 
 class Interrupted(Exception):
     """Somebody asked the run to stop."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A run as of now, for people who watch. Rates are per second, latencies seconds from scheduled."""
-
-    stage: str  # deploying, preparing, load, settling, ending
-    t_s: float = 0.0
-    left_s: float | None = None
-    planned: int = 0
-    offered: int = 0
-    sent: int = 0
-    counts: dict[str, int] | None = None
-    in_flight: int = 0
-    offered_per_s: float = 0.0
-    sent_per_s: float = 0.0
-    ttft_p50_s: float | None = None
-    e2e_p50_s: float | None = None
-    lateness_p99_s: float | None = None
-    rss_bytes: int = 0  # of the largest generator
-    now: Now | None = None
-    problems: tuple[str, ...] = ()  # all so far
 
 
 class Conductor:
@@ -104,7 +85,9 @@ class Conductor:
         self._record = Record(
             self.manifest, output, lambda who, text: self._event(EventKind.WRITE_FAILED, who, reason=text)
         )
+        self._metrics = Publisher(output.shown.rstrip("/").rpartition("/")[2], self._record.problem)
         self._monitor: Any = None
+        self._monitor_answers = True
         self._crew: crew.Crew | None = None
         self._deployed: Any = None
         self.deploying = False  # while true, only an exception ends the wait: see `cli.run`
@@ -178,6 +161,7 @@ class Conductor:
             # The generators' processes come up at the same time as the monitor's.
             self._crew = crew.Crew(scenario, generators=self._generators)
             self._monitor = crew.start_monitor(self.output.path, None)
+            self._read_page()
             self._event(EventKind.RUN_STARTED, scenario.name)
             url = scenario.target.url
         self.manifest.measured = facts.measured(scenario, url)
@@ -227,14 +211,14 @@ class Conductor:
             self._supervise(stopping)
             progress = self._crew.progress()
             self.manifest.counts = dict(progress.outcomes)
-            self._tell_monitor("in_flight", progress.in_flight)
-            self._look_for_problems(progress)
+            now = self._now(progress.in_flight)
+            self._look_for_problems(progress, now)
             t_s = (time.monotonic_ns() - self._t0_ns) / 1e9
             offered = int(np.searchsorted(self._scheduled_ns, int(t_s * 1e9), side="right"))
             since = max(t_s - last[0], 1e-9)
             self._show(
                 replace(
-                    _snapshot("load", progress, t_s, self._now()),
+                    snapshot_of("load", progress, t_s, now),
                     planned=self.manifest.planned,
                     offered=offered,
                     left_s=max(0.0, duration_s - t_s),
@@ -251,7 +235,10 @@ class Conductor:
         self.manifest.load_total_s = (time.monotonic_ns() - self._t0_ns) / 1e9
         progress = self._crew.progress()
         self.manifest.counts = dict(progress.outcomes)
-        self._look_for_problems(progress)
+        now = self._now(progress.in_flight)
+        self._look_for_problems(progress, now)
+        last_state = snapshot_of("load", progress, self.manifest.load_total_s, now)
+        self._show(replace(last_state, planned=self.manifest.planned, offered=len(self._scheduled_ns)))
         self._event(EventKind.LOAD_ENDED, self.scenario.name)
         self._check()
 
@@ -268,18 +255,19 @@ class Conductor:
                 self._record.problem(f"generator {number} could not be replaced; its remaining rows are lost")
             else:
                 self.manifest.hosts = [*self.manifest.hosts, host]
-        if self._monitor is not None and crew.is_gone(self._monitor):
+        if not self._monitor_answers and crew.is_gone(self._monitor):
             self._record.problem("the monitor died and was started again; the timeline has a gap")
             application = self.scenario.serving.application if self._deployed else None
             self._monitor = crew.start_monitor(self.output.path, application)
+            self._read_page()
             self._crew.report_to(self._monitor)
             self._tell_monitor("start", self._t0_ns)
             self._event(EventKind.NOTE, "monitor", text="started again after it died")
 
-    def _look_for_problems(self, progress: Progress) -> None:
-        for text in progress.problems:
+    def _look_for_problems(self, progress: Progress, now: Now) -> None:
+        for text in (*progress.problems, *(now.page.problems if now.page else ())):
             self._record.problem(text)
-        for text in (*progress.not_written, *self._now().problems):
+        for text in (*progress.not_written, *now.problems):
             self._record.not_written(text.split(":")[0], text)
 
     def _settle(self) -> None:
@@ -300,7 +288,7 @@ class Conductor:
                 return
             t_s = (time.monotonic_ns() - self._t0_ns) / 1e9
             assert self._crew
-            snapshot = _snapshot("settling", self._crew.progress(), t_s, now)
+            snapshot = snapshot_of("settling", self._crew.progress(), t_s, now)
             self._show(replace(snapshot, planned=self.manifest.planned, left_s=settle.at_most - elapsed))
             self._interrupt.wait(WATCH_PERIOD_S)
         self._record.problem(
@@ -323,6 +311,8 @@ class Conductor:
         if self._deployed is not None and deployment is not None and deployment.engine == "vllm":
             with suppress(Exception):
                 self.manifest.measured["engines"] = facts.engines(self._deployed.application)
+        if page := self._now().page:
+            self.manifest.measured["server_metrics"] = page.in_words()
         if self._monitor is not None:
             if self.manifest.t0_monotonic_ns is None:  # never started: instants count from now
                 crew.ask(self._monitor, "start", time.monotonic_ns())
@@ -352,9 +342,14 @@ class Conductor:
         if self._interrupt.is_set():
             raise Interrupted
 
-    def _now(self) -> Now:
-        found = crew.ask(self._monitor, "now")
+    def _now(self, in_flight: int | None = None) -> Now:
+        found = crew.ask(self._monitor, "now", in_flight)
+        self._monitor_answers = isinstance(found, Now)
         return found if isinstance(found, Now) else Now()
+
+    def _read_page(self) -> None:
+        if (target := self.scenario.target) and target.metrics_url:
+            self._tell_monitor("read_page", target.metrics_url, target.model)
 
     def _event(self, kind: EventKind, subject: str, t_ns: int | None = None, **detail: Any) -> None:
         self._tell_monitor("event", time.monotonic_ns() if t_ns is None else t_ns, str(kind), subject, detail)
@@ -364,22 +359,6 @@ class Conductor:
             getattr(self._monitor, method).remote(*arguments)
 
     def _show(self, snapshot: Snapshot) -> None:
-        self._watch(replace(snapshot, problems=tuple(self.manifest.problems)))
-
-
-def _snapshot(stage: str, progress: Progress, t_s: float, now: Now) -> Snapshot:
-    def seconds(ns: float | None) -> float | None:
-        return None if ns is None else ns / 1e9
-
-    return Snapshot(
-        stage,
-        t_s=t_s,
-        sent=progress.sent,
-        counts=dict(progress.outcomes),
-        in_flight=progress.in_flight,
-        ttft_p50_s=seconds(progress.ttft_p50_ns),
-        e2e_p50_s=seconds(progress.e2e_p50_ns),
-        lateness_p99_s=seconds(progress.lateness_p99_ns),
-        rss_bytes=progress.rss_bytes,
-        now=now,
-    )
+        snapshot = replace(snapshot, problems=tuple(self.manifest.problems))
+        self._metrics.show(snapshot)
+        self._watch(snapshot)

@@ -14,6 +14,7 @@ import ray
 
 import raybench
 from raybench.fleet import calibration, clocks, placement
+from raybench.fleet.metrics import add_up
 from raybench.generator import Progress
 from raybench.scenario import Scenario
 from raybench.schema import Host
@@ -284,4 +285,5 @@ def merge(parts: list[Progress | None]) -> Progress:
         problems=tuple(text for p in known for text in p.problems),
         rss_bytes=max((p.rss_bytes for p in known), default=0),
         not_written=tuple(text for p in known for text in p.not_written),
+        counted=add_up([p.counted for p in known]),
     )

@@ -1,7 +1,8 @@
 """The monitor: one Ray actor beside the coordinator that watches the deployment and writes what it sees.
 
 Serve's autoscaling policy finds it by name and tells it each tick; it polls Serve's controller for
-replica states (a few ms a poll). It also takes the batches of generators on other hosts.
+replica states (a few ms a poll). Of a target that is no deployment it reads the metrics page instead. It
+also takes the batches of generators on other hosts.
 """
 
 from __future__ import annotations
@@ -17,14 +18,26 @@ import ray
 
 from raybench.fleet import clocks
 from raybench.fleet.patience import REFUSED, Patient
+from raybench.fleet.scrape import Page, Scraper
 from raybench.fleet.timekeeper import Now, ReplicaSeen, Sample, Seen, Timekeeper
 from raybench.rundir import LocalSink, is_written
 from raybench.schema import TABLES, EventKind, ReplicaState
 from raybench.serving.deployer import monitor_name, status
 
-POLL_S = 0.25
+REST_S = 0.5
+"""From poll to poll of Serve while everything is as it should be: what happens then unasked, such as a
+replica's death, is seen so much later."""
+EMPTY_S = 0.25
+"""While nothing is available: Serve goes from zero to one without asking the policy."""
+MOTION_S, LONG_S = 0.1, 0.2
+"""While replicas come or go. A start-up that takes longer than `LONG_AFTER_S` is polled with more leisure."""
+LONG_AFTER_S = 30.0
+DECIDED_S = 2.0
+"""After a decision of the policy, which it tells at once: so long something is about to happen."""
 SAMPLE_S = 1.0
 NODES_S = 5.0
+MOST_SPELLS = 20
+"""Of failures to read a metrics page; further ones are counted only."""
 NAMESPACE = "raybench"
 
 
@@ -42,6 +55,11 @@ class Beat:
         self.next_s = max(self.next_s + (missed + 1) * self.period_s, math.nextafter(now_s, math.inf))
         return True
 
+    def pace(self, period_s: float, now_s: float) -> None:
+        """From now on every `period_s`, and the next no later than that."""
+        self.period_s = period_s
+        self.next_s = min(self.next_s, now_s + period_s)
+
 
 @ray.remote(num_cpus=0, max_concurrency=16, max_restarts=0)
 class Monitor:
@@ -54,7 +72,10 @@ class Monitor:
         self._keeper = Timekeeper(self._sink, deployment)
         self._guests: dict[str, tuple[LocalSink, threading.Lock]] = {}
         self._boot_id = clocks.boot_id()
-        self._stop = threading.Event()
+        self._stop, self._hurry = threading.Event(), threading.Event()
+        self._decided_s = self._at_rest_s = -math.inf
+        self._scraper: Scraper | None = None
+        self._failing, self._spells = False, 0
         self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
         self._thread.start()
 
@@ -72,9 +93,9 @@ class Monitor:
         with self._lock:
             self._keeper.event(t_ns, EventKind(kind), subject, **detail)
 
-    def in_flight(self, requests: int) -> None:
-        with self._lock:
-            self._keeper.in_flight = requests
+    def read_page(self, metrics_url: str, model: str) -> None:
+        """Begins to read a target's metrics page, once a second until `stop`."""
+        self._scraper = Scraper(metrics_url, model, self._page)
 
     def observed(self, samples: list[dict[str, Any]]) -> None:
         """Ticks of the policy, in order. Another host's are placed by the wall clock."""
@@ -96,6 +117,9 @@ class Monitor:
                         engine=s.get("engine") or {},
                     )
                 )
+        if any(s["target"] != s["target_before"] for s in samples):
+            self._decided_s = time.monotonic()
+            self._hurry.set()
 
     def append(self, writer: str, table: str, batch: pa.RecordBatch, again: bool = False) -> None:
         """Writes a batch of a generator that cannot reach the run directory. `again`: it may be there, from
@@ -117,12 +141,19 @@ class Monitor:
 
     # --- asked by the coordinator --------------------------------------------------------------
 
-    def now(self) -> Now:
-        return replace(self._keeper.now, problems=tuple(self._sink.problems))
+    def now(self, in_flight: int | None = None) -> Now:
+        """The latest state. `in_flight`: what the generators have under way, for the timeline."""
+        if in_flight is not None:
+            self._keeper.in_flight = in_flight
+        page = self._scraper.reads if self._scraper else None
+        return replace(self._keeper.now, problems=tuple(self._sink.problems), page=page)
 
     def stop(self) -> list[str]:
         """Stops watching, writes what is left and returns the problems met."""
         self._stop.set()
+        self._hurry.set()
+        if self._scraper:
+            self._scraper.stop()
         self._thread.join(timeout=10)
         with self._lock:
             self._keeper.flush()
@@ -138,11 +169,13 @@ class Monitor:
 
     def _watch(self) -> None:
         now = time.monotonic()
-        poll, sample, nodes = Beat(POLL_S, now), Beat(SAMPLE_S, now), Beat(NODES_S, now)
+        poll, sample, nodes = Beat(EMPTY_S, now), Beat(SAMPLE_S, now), Beat(NODES_S, now)
         beats = (poll, sample, nodes) if self._application else (sample, nodes)
         complained = False
         while not self._stop.is_set():
             now = time.monotonic()
+            self._hurry.clear()
+            poll.pace(self._pace_s(now), now)
             if self._application and poll.due(now):
                 try:
                     self._poll(self._application)
@@ -159,20 +192,55 @@ class Monitor:
                 with self._lock:
                     self._keeper.sample(time.monotonic_ns())
                     self._keeper.flush()
-            self._stop.wait(max(0.0, min(beat.next_s for beat in beats) - time.monotonic()))
+            self._hurry.wait(max(0.0, min(beat.next_s for beat in beats) - time.monotonic()))
+
+    def _pace_s(self, now_s: float) -> float:
+        """From poll to poll: short where a state is about to change, so that its instant is known."""
+        now = self._keeper.now
+        if now_s - self._decided_s < DECIDED_S:
+            return MOTION_S
+        if now.in_motion:
+            return MOTION_S if now_s - self._at_rest_s < LONG_AFTER_S else LONG_S
+        self._at_rest_s = now_s
+        return REST_S if now.available else EMPTY_S
 
     def _poll(self, application: str) -> None:
-        found = status(application, count=self._keeper.is_in_the_dark(time.monotonic_ns()))
+        began_ns = time.monotonic_ns()
+        found = status(application, count=self._keeper.is_in_the_dark(began_ns))
         if found is None:
             return
+        ended_ns = time.monotonic_ns()
+        mono_minus_wall = ended_ns - time.time_ns()
+
+        def started(unix_s: float | None) -> int | None:
+            return None if unix_s is None else round(unix_s * 1e9) + mono_minus_wall
+
         seen = Seen(
-            t_ns=time.monotonic_ns(),
+            t_ns=ended_ns,
             target=found.target,
-            replicas=[ReplicaSeen(r.replica, r.node, ReplicaState(r.state)) for r in found.replicas],
+            replicas=[
+                ReplicaSeen(r.replica, r.node, ReplicaState(r.state), started_ns=started(r.started_unix_s))
+                for r in found.replicas
+            ],
             total_requests=found.total_requests,
         )
         with self._lock:
             self._keeper.seen(seen)
+
+    def _page(self, page: Page | None, reason: str) -> None:
+        """Told by the scraper. A spell of failures is one note, and its end another."""
+        said = ""
+        with self._lock:
+            if page is not None:
+                self._keeper.page_read(page)
+                said = "the metrics page is read again" if self._failing else ""
+            else:
+                self._keeper.page_lost()
+                said = "" if self._failing else f"the metrics page cannot be read: {reason}"
+            self._failing = page is None
+        if said and self._spells < MOST_SPELLS:
+            self._spells += page is None
+            self.event(time.monotonic_ns(), EventKind.NOTE, "monitor", {"text": said})
 
 
 def start_monitor(run_path: str, application: str | None, deployment: str) -> Any:

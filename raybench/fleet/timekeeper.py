@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raybench.fleet.scrape import Engine, Page, Reads
 from raybench.generator import Sink
 from raybench.schema import EventKind, Events, Replicas, ReplicaState, Table, Timeline
 
@@ -30,12 +31,14 @@ FRESH_NS = 1_500_000_000
 
 @dataclass(frozen=True)
 class ReplicaSeen:
-    """One replica as Serve tells it. `engine` holds what the replica itself exports, where it does."""
+    """One replica as Serve tells it. `engine` holds what the replica itself exports, where it does;
+    `started_ns` when Serve says that it was started."""
 
     replica: str
     node: str | None
     state: ReplicaState
     engine: Mapping[str, float] = field(default_factory=dict)
+    started_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,12 @@ class Now:
     available: int = 0
     stopping: int = 0
     problems: tuple[str, ...] = ()  # the monitor's own, so far
+    page: Reads | None = None  # of a target's metrics page, where one is read
+
+    @property
+    def in_motion(self) -> bool:
+        """Whether a replica is on its way up or down, or is yet to be."""
+        return bool(self.starting or self.stopping or self.target not in (None, self.available))
 
 
 class Timekeeper:
@@ -92,6 +101,7 @@ class Timekeeper:
         self._decided: list[tuple[int, int]] = []  # (t_ns, target) of recent decisions
         self._unexplained: tuple[int, int, int, int] | None = None  # t_ns, from, to, available then
         self._present: Seen | None = None
+        self._page: Page | None = None
         self.in_flight: int | None = None
         self.nodes: int | None = None
         self.now = Now()
@@ -149,11 +159,14 @@ class Timekeeper:
     def seen(self, seen: Seen) -> None:
         """A poll of Serve: replica transitions, and changes of target that nobody decided."""
         present = {r.replica: r for r in seen.replicas}
+        began = seen.t_ns
         for replica in present.values():
-            self._moved(seen.t_ns, replica.replica, replica.node, replica.state)
+            t_ns = self._since(replica, seen) if replica.replica not in self._states else seen.t_ns
+            began = min(began, t_ns)
+            self._moved(t_ns, replica.replica, replica.node, replica.state)
         for gone in [r for r, s in self._states.items() if r not in present and s != ReplicaState.STOPPED]:
             self._moved(seen.t_ns, gone, self._nodes_of.get(gone), ReplicaState.STOPPED)
-        self._target_seen(seen)
+        self._target_seen(seen, began)
         count = [0, 0, 0]
         order = (ReplicaState.STARTING, ReplicaState.RUNNING, ReplicaState.STOPPING)
         for replica in present.values():
@@ -163,9 +176,27 @@ class Timekeeper:
         self.now = Now(waiting, serving, seen.target, count[0], count[1], count[2])
         self._present = seen
 
+    def page_read(self, page: Page) -> None:
+        """A target's metrics page: its engines stand for replicas that are available, running requests for
+        serving. A figure that an engine does not tell is not known in sum either."""
+
+        def total(figures: Sequence[float | None]) -> float | None:
+            known = [f for f in figures if f is not None]
+            return sum(known) if len(known) == len(figures) else None
+
+        self._page = page
+        waiting, serving = ([e.waiting for e in page.engines], [e.running for e in page.engines])
+        self.now = Now(total(waiting), total(serving), available=len(page.engines))
+
+    def page_lost(self) -> None:
+        """The page could not be read, or not in time: nothing is known until it is read again."""
+        self._page, self.now = None, Now()
+
     def sample(self, t_ns: int) -> None:
         """One row of `timeline`, and one of `replicas` for each replica there is."""
-        now = self.now
+        if self._page is not None and not 0 <= t_ns - self._page.t_ns <= FRESH_NS:
+            self.page_lost()
+        now, counted = self.now, self._present is not None
         known = now.waiting is not None and now.serving is not None and now.available > 0
         depth = (now.waiting + now.serving) / now.available if known else None  # type: ignore[operator]
         self._rows[Timeline].append(
@@ -175,25 +206,27 @@ class Timekeeper:
                 Timeline.serving: now.serving,
                 Timeline.queue_depth: depth,
                 Timeline.replicas_target: now.target,
-                Timeline.replicas_starting: now.starting,
-                Timeline.replicas_available: now.available,
-                Timeline.replicas_stopping: now.stopping,
+                Timeline.replicas_starting: now.starting if counted else None,
+                Timeline.replicas_available: now.available if counted or self._page else None,
+                Timeline.replicas_stopping: now.stopping if counted else None,
                 Timeline.nodes: self.nodes,
                 Timeline.in_flight: self.in_flight,
             }
         )
+        for engine in self._page.engines if self._page else ():
+            self._rows[Replicas].append(_row_of(engine, t_ns))
         for replica in self._present.replicas if self._present else ():
             running = replica.state == ReplicaState.RUNNING
-            engine = replica.engine or (self._engine.get(replica.replica, {}) if running else {})
+            figures = replica.engine or (self._engine.get(replica.replica, {}) if running else {})
             self._rows[Replicas].append(
                 {
                     Replicas.t_ns: t_ns,
                     Replicas.replica: replica.replica,
                     Replicas.node: replica.node,
                     Replicas.state: str(replica.state),
-                    Replicas.engine_waiting: engine.get(Replicas.engine_waiting),
-                    Replicas.engine_running: engine.get(Replicas.engine_running),
-                    Replicas.kv_cache_usage: engine.get(Replicas.kv_cache_usage),
+                    Replicas.engine_waiting: figures.get(Replicas.engine_waiting),
+                    Replicas.engine_running: figures.get(Replicas.engine_running),
+                    Replicas.kv_cache_usage: figures.get(Replicas.kv_cache_usage),
                 }
             )
 
@@ -231,7 +264,16 @@ class Timekeeper:
             previous=str(previous) if previous else None,
         )
 
-    def _target_seen(self, seen: Seen) -> None:
+    def _since(self, replica: ReplicaSeen, seen: Seen) -> int:
+        """When a replica that is new began to start: as Serve says, but within the time since the last poll,
+        in which it did (Serve tells by the wall clock, and maybe another host's)."""
+        if replica.started_ns is None or self._present is None or replica.state != ReplicaState.STARTING:
+            return seen.t_ns
+        return min(max(replica.started_ns, self._present.t_ns), seen.t_ns)
+
+    def _target_seen(self, seen: Seen, began_ns: int) -> None:
+        """`began_ns`: when the first replica came that this poll is the first to see, else the poll's own
+        instant; a target that nobody decided had changed by then."""
         horizon = seen.t_ns - 4 * GRACE_NS
         self._decided = [d for d in self._decided if d[0] >= horizon]
         pending = self._unexplained
@@ -255,7 +297,8 @@ class Timekeeper:
                 del self._decided[: i + 1]
                 return
         available = sum(1 for r in seen.replicas if r.state == ReplicaState.RUNNING)
-        self._unexplained = (seen.t_ns, known, seen.target, available)
+        rose = seen.target > known
+        self._unexplained = (began_ns if rose else seen.t_ns, known, seen.target, available)
 
     def _load(self, seen: Seen, available: int) -> tuple[float | None, float | None]:
         """Waiting and serving now. While nothing is available Serve does not ask the policy, and
@@ -267,3 +310,16 @@ class Timekeeper:
         if seen.total_requests is not None and math.isclose(seen.total_requests, 0.0):
             return 0.0, 0.0
         return None, None
+
+
+def _row_of(engine: Engine, t_ns: int) -> dict[str, Any]:
+    """An engine of a target's metrics page as a row of `replicas`."""
+    return {
+        Replicas.t_ns: t_ns,
+        Replicas.replica: engine.name,
+        Replicas.node: None,
+        Replicas.state: str(ReplicaState.RUNNING),
+        Replicas.engine_waiting: engine.waiting,
+        Replicas.engine_running: engine.running,
+        Replicas.kv_cache_usage: engine.kv_cache,
+    }

@@ -26,6 +26,7 @@ class Progress:
     problems: tuple[str, ...] = ()
     rss_bytes: int = 0  # of this process, where whoever runs it says so
     not_written: tuple[str, ...] = ()  # what the sink refused for a while, likewise
+    counted: dict[str, tuple[int, ...]] = field(default_factory=dict)  # requests in buckets, likewise
 
     @property
     def accounted(self) -> int:

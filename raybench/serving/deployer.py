@@ -64,6 +64,7 @@ class Replica:
     replica: str  # its id, as in the response header x-raybench-replica
     node: str | None
     state: ReplicaState
+    started_unix_s: float | None = None  # by Serve's own clock; when it was found again, after a restart
 
 
 @dataclass(frozen=True)
@@ -353,7 +354,8 @@ def _identity(client: Any) -> bytes:
 def _replicas(deployment: dict[str, Any]) -> Iterator[Replica]:
     for found in deployment.get("replicas", ()):
         state = str(getattr(found["state"], "value", found["state"]))
-        yield Replica(found["replica_id"], found.get("node_id"), _STATES.get(state, ReplicaState.STARTING))
+        known = _STATES.get(state, ReplicaState.STARTING)
+        yield Replica(found["replica_id"], found.get("node_id"), known, found.get("start_time_s") or None)
 
 
 def _total_requests(client: Any, application: str) -> float | None:
