@@ -67,7 +67,7 @@ class Host:
         self._busy = 0
         self._marks: deque[tuple[int, int, int]] = deque()  # instant, integrals of waiting and serving
         # ticks
-        self._planned_ns = NEVER
+        self._planned_ns, self._ticked_ns = NEVER, -1
         self._silent_ns: int | None = None  # since which tick the policy has not been asked
         self._asked = False
         self._knocked = False
@@ -155,20 +155,20 @@ class Host:
     # --- who decides -------------------------------------------------------------------------------
 
     def _tick_at(self, t_ns: int) -> None:
-        """The first tick at or after `t_ns` is gone through."""
+        """The first tick at or after `t_ns` that has not been yet is gone through."""
         if self._decided_already:
             return
-        tick_ns = self._grid(t_ns, self._tick_phase_ns, self._tick_ns)
+        tick_ns = self._grid(max(t_ns, self._ticked_ns + 1), self._tick_phase_ns, self._tick_ns)
         if tick_ns < self._planned_ns:
             self._planned_ns = tick_ns
-            self._server.at(tick_ns, self._tick)
+            self._server.at(tick_ns, self._tick, last=True)
 
     def _tick(self, t_ns: int, _: None) -> None:
         if t_ns != self._planned_ns:
             return
-        self._planned_ns = NEVER
+        self._planned_ns, self._ticked_ns = NEVER, t_ns
         if self._tick_all:
-            self._tick_at(t_ns + 1)
+            self._tick_at(t_ns)
         available = len(self._server.open)
         if not available and (self.waiting + self.serving > 0 or self._knocked):
             self._knocked = False
@@ -201,11 +201,11 @@ class Host:
         target = min(max(decision.target, self._least), self._most)
         if target != self.target:
             self._decided(t_ns, seen, target, decision)
-            self._tick_at(t_ns + 1)
+            self._tick_at(t_ns)
         elif not self._tick_all and self._next_decision_s is not None:
             next_s = self._next_decision_s(seen)
             if next_s != inf:
-                self._tick_at(max(t_ns + 1, ceil((next_s - SLACK_S) * NS)))
+                self._tick_at(ceil((next_s - SLACK_S) * NS))
 
     def _decided(self, t_ns: int, seen: Observation, target: int, decision: Decision) -> None:
         self._watch.event(
@@ -246,14 +246,14 @@ class Host:
             self._state(t_ns, replica, ReplicaState.STOPPING)
             server.at(t_ns + self._drain_ns, self._kill, replica)
             server.close_replica(t_ns, replica)
-            self._tick_at(t_ns + 1)
+            self._tick_at(t_ns)
 
     def _ready(self, t_ns: int, replica: Replica) -> None:
         if replica.state is ReplicaState.STARTING:
             self.starting.remove(replica)
             self._state(t_ns, replica, ReplicaState.RUNNING)
             self._server.open_replica(t_ns, replica)
-            self._tick_at(t_ns + 1)
+            self._tick_at(t_ns)
 
     def _drained(self, t_ns: int, replica: Replica) -> None:
         self._server.at(t_ns + self._stop_ns, self._gone, replica)

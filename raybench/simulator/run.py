@@ -122,6 +122,7 @@ class Run:
         watch.event(self._end_ns, EventKind.RUN_ENDED, name, status="complete")
         first_ns = min(e["t_ns"] for e in watch.events)
         watch.event(min(first_ns, 0), EventKind.RUN_STARTED, name)
+        watch.events.insert(0, watch.events.pop())
         return Outcome(
             self._plan,
             self._asked,

@@ -28,6 +28,7 @@ from raybench.schema import Outcome, ReplicaState
 from raybench.simulator.asked import Asked, Fate
 from raybench.simulator.engine import NEVER, NS, Engine, History
 
+LAST = 2**60
 PLANNED, WAITING, SERVED, CUT, OVER = range(5)
 """A request at the server. CUT: the client has its answer, the engine goes on."""
 
@@ -72,6 +73,8 @@ class Server:
         self._gateway, self.network_ns = gateway, network_ns
         self._timeout_ns = timeout_ns
         self._limit_ns = round(gateway.cut_off * NS) if gateway.cut_off is not None else NEVER
+        # What the server says after this instant would come too late; it is left off at once.
+        self._patience_ns = min(self._timeout_ns, self._limit_ns) - network_ns
         self._record_chunks = record_chunks
         self._random = Random(seed)
         self._backoff_ns = (
@@ -106,10 +109,12 @@ class Server:
 
     # --- what others may do ------------------------------------------------------------------------
 
-    def at(self, t_ns: int, action: Callable[[int, Any], None], argument: Any = None) -> None:
-        """Plans an event."""
+    def at(
+        self, t_ns: int, action: Callable[[int, Any], None], argument: Any = None, *, last: bool = False
+    ) -> None:
+        """Plans an event; with `last`, after the others of its instant."""
         self.order += 1
-        heappush(self._heap, (t_ns, self.order, action, argument))
+        heappush(self._heap, (t_ns, self.order + LAST * last, action, argument))
 
     def add_replica(self) -> Replica:
         history = History() if self._record_chunks else None
@@ -329,31 +334,32 @@ class Server:
         """Timeout and cut-off are the same for all, so whoever was sent first is due first."""
         self._unexpired.append(i)
         if self._expiry_ns == NEVER:
-            self._expiry_ns = sent_ns + min(self._timeout_ns, self._limit_ns)
+            self._expiry_ns = sent_ns + self._patience_ns
             self.at(self._expiry_ns, self._expire)
 
     def _expire(self, t_ns: int, _: None) -> None:
-        unexpired, state, after_ns = self._unexpired, self.state, min(self._timeout_ns, self._limit_ns)
-        while unexpired and (state[unexpired[0]] >= CUT or self.sent_ns[unexpired[0]] + after_ns <= t_ns):
+        unexpired, state, sent_ns, patience_ns = self._unexpired, self.state, self.sent_ns, self._patience_ns
+        while unexpired and (state[unexpired[0]] >= CUT or sent_ns[unexpired[0]] + patience_ns <= t_ns):
             i = unexpired.popleft()
             if state[i] < CUT:
                 self._cut(i, t_ns)
         self._expiry_ns = NEVER
         if unexpired:
-            self._expiry_ns = self.sent_ns[unexpired[0]] + after_ns
+            self._expiry_ns = sent_ns[unexpired[0]] + patience_ns
             self.at(self._expiry_ns, self._expire)
 
     def _cut(self, i: int, t_ns: int) -> None:
         """By the client's timeout, or before that by the gateway."""
+        done_ns = self.sent_ns[i] + min(self._timeout_ns, self._limit_ns)
         if self._timeout_ns <= self._limit_ns:
             head = self.state[i] == SERVED and self._stream
             reason = f"no complete answer within {self._timeout_ns / NS:g} s"
-            self._give_up(i, t_ns, t_ns, Outcome.TIMEOUT, 200 if head else None, reason)
+            self._give_up(i, t_ns, done_ns, Outcome.TIMEOUT, 200 if head else None, reason)
             return
         reason = f"the gateway gave up after {self._limit_ns / NS:g} s (simulation.gateway.cut_off)"
         begun = self._stream and 0 <= self.first_ns[i] <= t_ns
         kind, status = (Outcome.STREAM_CUT, 200) if begun else (Outcome.HTTP_ERROR, 504)
-        self._give_up(i, t_ns, t_ns, kind, status, reason, keep=self._gateway.cut_keeps_slot)
+        self._give_up(i, t_ns, done_ns, kind, status, reason, keep=self._gateway.cut_keeps_slot)
 
     def _give_up(
         self,

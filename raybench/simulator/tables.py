@@ -106,9 +106,8 @@ class Tables:
         for i in np.flatnonzero(self._unsent[rows]).tolist():
             errors[i] = "still waiting when the load ended"
         whole = np.isin(status, (400, 429, 500, 503, 504))  # an answer without a stream
-        headers = np.where(
-            (given >= 0) & stream & ~whole, given + network_ns, np.where(status >= 0, ended, NONE)
-        )
+        headers = np.where((given >= 0) & stream & ~whole, given + network_ns, ended)
+        headers = np.where((status < 0) | (headers > ended), NONE, headers)
         got_first = stream & (first >= 0) & (chunks > 0)
         first_at = np.where(got_first, first + network_ns, NONE)
         last_at = np.where(got_first & ok, ended, NONE)
@@ -121,7 +120,8 @@ class Tables:
                     last_at[i - rows.start] = came[-1]
         usage = np.where(ok, output, NONE)
         finish = np.where(ok, np.where(asked.limited[rows], 1, 0), -1)
-        numbers = _ints(server.replica_of)[rows]
+        # Its name is in the head of its answer, and only there.
+        numbers = np.where((headers == NONE) | (status >= 503), -1, _ints(server.replica_of)[rows])
         values: dict[str, Any] = {
             Requests.request_id: np.arange(rows.start, rows.stop),
             Requests.generator: np.zeros(n, np.int64),
