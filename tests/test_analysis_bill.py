@@ -315,7 +315,7 @@ def test_the_price_is_an_option(tmp_path: Path) -> None:
 
 def test_a_run_that_has_just_ended_is_billed_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = runs.write(tmp_path / "r", answered(), **PAID)
-    report(path, "text", price=3.0)
+    report(path, Question(price_per_replica_hour=3.0), "text")
     assert "3 at 3 a replica-hour" in capsys.readouterr().out
     assert "3 at 3 a replica-hour" in (path / "report.txt").read_text(encoding="utf-8")
     assert "--price-per-replica-hour" in CliRunner().invoke(main, ["run", "--help"]).output

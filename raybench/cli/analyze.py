@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from raybench.cli.main import bad_input, fail
-from raybench.cli.reporting import page, price_option
+from raybench.cli.reporting import anyway_option, capacity_of, capacity_option, page, price_option
 from raybench.schema.vocabulary import Exit
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     help="How the run changed by hour, or by twelfths.  [default: for ten minutes and more]",
 )
 @price_option
+@capacity_option
+@anyway_option
 def command(
     runs: tuple[str, ...],
     format_: str,
@@ -76,6 +78,8 @@ def command(
     by: str | None,
     drift: bool | None,
     price: float | None,
+    capacity: str | None,
+    anyway: bool,
 ) -> None:
     """The report of a run, from its tables. Several runs are shown side by side. RUN is a directory, or a
     URI such as s3://bucket/run.
@@ -104,17 +108,21 @@ def command(
             raise ValueError(f"{option}: one RUN at a time is right, not {len(runs)}")
         question = replace(_question(window, phase, anchor, percentiles, objectives, by, price), drift=drift)
         opened = [open_run(local(run)) for run in runs]
+        asked = [
+            replace(question, capacity=capacity_of(capacity, source.manifest.scenario, anyway=anyway))
+            for source in opened
+        ]
         named = [
-            (Path(run).resolve().name, summarise(source, question))
-            for run, source in zip(runs, opened, strict=True)
+            (Path(run).resolve().name, summarise(source, its))
+            for run, source, its in zip(runs, opened, asked, strict=True)
         ]
     except (RunError, ValueError) as error:
         bad_input(error)
         return
-    text = _rendered(opened[0], question, named, format_)
+    text = _rendered(opened[0], asked[0], named, format_)
     try:
         if charts:
-            _draw(opened[0], question, named[0][1], charts)
+            _draw(opened[0], asked[0], named[0][1], charts)
         if output:
             output.write_text(text + "\n", encoding="utf-8")
     except OSError as error:

@@ -96,7 +96,7 @@ def command(
         return
     if output and "://" in output:
         fail(f"--output {output}: a directory on this machine is right; copy it afterwards", Exit.USAGE)
-    if checked.target is not None and (engine or not single_target):
+    if checked.target is not None and not single_target:
         told = "is a server that is already there, and how many replicas answer cannot be seen"
         fail(f"{scenario}: target: {told}; where it is one, say so: --target-is-one-replica", Exit.USAGE)
     if checked.deployment is not None and single_target:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from raybench.schema.vocabulary import Exit
-
 if TYPE_CHECKING:
     from raybench.analysis import Question, Source, Summary
+    from raybench.analysis.question import Capacity
 
 
 def _finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
@@ -31,6 +30,42 @@ price_option = click.option(
 )
 
 
+capacity_option = click.option(
+    "--capacity",
+    metavar="RUN-OR-RATE",
+    help="What one replica sustains: a capacity run (raybench capacity), or a number of requests a second. "
+    "The bill then says what was over- and under-provisioned.",
+)
+anyway_option = click.option(
+    "--capacity-anyway",
+    "anyway",
+    is_flag=True,
+    help="Take a capacity run of another engine, model, request or objective all the same.",
+)
+
+
+def capacity_of(text: str | None, scenario: Mapping[str, Any], *, anyway: bool = False) -> Capacity | None:
+    """`--capacity` for a resolved scenario. Raises ValueError or RunError with what would be right."""
+    if text is None:
+        if anyway:
+            raise ValueError("--capacity-anyway: goes with --capacity, which is not given")
+        return None
+    from raybench.analysis.question import Capacity
+    from raybench.analysis.same_replica import capacity
+    from raybench.rundir import capacity as files
+    from raybench.scenario.units import rate
+
+    try:
+        number = rate(text.strip())
+        number = float(text) if number is None else number
+    except ValueError:
+        return capacity(files.read(text), text, scenario, anyway=anyway)
+    try:
+        return Capacity(number, "as told by --capacity")
+    except ValueError as error:
+        raise ValueError(f"--capacity {text}: {error}") from None
+
+
 def page(source: Source, question: Question, summary: Summary) -> str:
     """The report as one HTML page, with its charts."""
     from raybench.analysis.series import series
@@ -39,17 +74,18 @@ def page(source: Source, question: Question, summary: Summary) -> str:
     return render(summary, series(source, question, summary))
 
 
-def report(path: Path, format_: str, *, failed: bool = False, price: float | None = None) -> Exit:
-    """Prints the report of the run at `path`, keeps it there as text and as a page; returns the exit code.
-    `price`: of a replica for an hour; None for a bill without money.
+def report(path: Path, question: Question, format_: str | None) -> Summary:
+    """Prints the report of the run at `path`, or nothing without a format, and keeps it there as text and as
+    a page; returns its figures.
     """
-    from raybench.analysis import Question, summarise
+    from raybench.analysis import summarise
     from raybench.report import render
     from raybench.rundir import open_run
 
-    run, question = open_run(path), Question(price_per_replica_hour=price)
+    run = open_run(path)
     summary = summarise(run, question)
-    click.echo(render(summary, format_))
+    if format_ is not None:
+        click.echo(render(summary, format_))
     kept: dict[str, Callable[[], str]] = {
         "report.txt": lambda: render(summary, "text") + "\n",
         "report.html": lambda: page(run, question, summary),
@@ -61,4 +97,4 @@ def report(path: Path, format_: str, *, failed: bool = False, price: float | Non
             click.echo(f"{path / name}: could not be written: {error.strerror or error}", err=True)
         except Exception as error:  # a picture that cannot be drawn must not cost the run its result
             click.echo(f"{path / name}: could not be made: {type(error).__name__}: {error}", err=True)
-    return Exit.FAILURE if failed else summary.exit_code
+    return summary

@@ -10,15 +10,43 @@ from typing import Protocol
 import click
 
 from raybench.cli.live import Live
-from raybench.fleet.conductor import Snapshot
+from raybench.fleet.conductor import Conductor, Snapshot
 
 
 class Interruptible(Protocol):
     """A run or a series of them. While `deploying`, only an exception ends the wait."""
 
-    deploying: bool
+    @property
+    def deploying(self) -> bool: ...
 
     def interrupt(self) -> None: ...
+
+
+class Series:
+    """Runs one after another: an interruption ends the one that goes, and no other begins."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._now: Conductor | None = None
+
+    @property
+    def deploying(self) -> bool:
+        return self._now is not None and self._now.deploying
+
+    def interrupt(self) -> None:
+        self.stopped = True
+        if self._now is not None:
+            self._now.interrupt()
+
+    def run(self, conductor: Conductor) -> None:
+        """Raises what the run raises."""
+        self._now = conductor
+        if self.stopped:
+            conductor.interrupt()
+        try:
+            conductor.run()
+        finally:
+            self._now = None
 
 
 class Display:

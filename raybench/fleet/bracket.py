@@ -160,7 +160,8 @@ class Bracketing:
         status = RunStatus.FAILED
         try:
             self._deploy()
-            self._search()
+            if not self._stopped:
+                self._search()
             status = RunStatus.INTERRUPTED if self._stopped else RunStatus.COMPLETE
         except KeyboardInterrupt:
             status = RunStatus.INTERRUPTED

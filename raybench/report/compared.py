@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from raybench.analysis.figures import Summary
+from raybench.analysis.figures import Provisioning, Summary
 from raybench.analysis.quantiles import Distribution
 from raybench.report import json, markdown, text
 from raybench.report.bill import amount
@@ -30,6 +30,8 @@ def section(named: Sequence[tuple[str, Summary]]) -> Section:
     ]
     if len({s.header.schedule_sha256 for _, s in named}) > 1:
         notes.append("The runs had different schedules.")
+    known = [s.bill.provisioning.capacity for _, s in named if s.bill and s.bill.provisioning]
+    notes += [f"One replica: {number(c.requests_per_s)}/s, {c.source}." for c in dict.fromkeys(known)]
     return Section("Runs side by side", (Grid(("", *(name for name, _ in named)), rows), Lines(tuple(notes))))
 
 
@@ -44,6 +46,7 @@ def _figures(summaries: Sequence[Summary]) -> list[tuple[str, Figure]]:
         ("load", lambda s: str(s.header.load_kind)),
         ("schedule", lambda s: s.header.schedule_sha256[:12]),
         ("engine", lambda s: str(s.header.measured.get("engine", NOTHING))),
+        *([("policy", _policy)] if any(_policy(s) != NOTHING for s in summaries) else []),
         ("planned", lambda s: number(s.accounting.planned)),
         ("success rate", lambda s: percent(s.success_rate)),
         ("goodput", lambda s: per_second(s.goodput.per_s)),
@@ -62,8 +65,29 @@ def _figures(summaries: Sequence[Summary]) -> list[tuple[str, Figure]]:
         ("nothing available", lambda s: duration(s.scaling.nothing_available_s) if s.scaling else NOTHING),
         ("queue area", lambda s: f"{number(s.bill.queue_area)} request-s" if s.bill else NOTHING),
         ("oscillations", lambda s: number(s.bill.oscillations) if s.bill else NOTHING),
+        *_provisioning(summaries),
         *_cost(summaries),
     ]
+
+
+def _provisioning(summaries: Sequence[Summary]) -> list[tuple[str, Figure]]:
+    """Nothing where no run was billed with a capacity."""
+    if all(s.bill is None or s.bill.provisioning is None for s in summaries):
+        return []
+
+    def area(of: Callable[[Provisioning], float]) -> Figure:
+        return lambda s: (
+            f"{number(of(s.bill.provisioning))} replica-s" if s.bill and s.bill.provisioning else NOTHING
+        )
+
+    return [
+        ("over-provisioned", area(lambda p: p.over_area)),
+        ("under-provisioned", area(lambda p: p.under_area)),
+    ]
+
+
+def _policy(s: Summary) -> str:
+    return str((s.header.measured.get("autoscaling") or {}).get("policy") or NOTHING)
 
 
 def _cost(summaries: Sequence[Summary]) -> list[tuple[str, Figure]]:
