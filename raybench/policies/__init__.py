@@ -10,7 +10,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from raybench.policies.base import Decision, Observation, Policy
 from raybench.policies.fixed import Fixed
@@ -31,10 +31,12 @@ __all__ = [
     "NoSuchPolicyError",
     "Observation",
     "OptionError",
+    "Parameters",
     "Policy",
     "QueueDepth",
     "TargetOngoing",
     "make",
+    "parameters",
 ]
 
 POLICIES: dict[str, type[Any]] = {
@@ -56,6 +58,27 @@ class OptionError(ValueError):
     def __init__(self, option: str, right: str) -> None:
         super().__init__(f"policy_options.{option}: {right}")
         self.option, self.right = option, right
+
+
+class Parameters(NamedTuple):
+    """What a policy's constructor takes, by the names of a scenario: durations without their `_s`."""
+
+    settings: frozenset[str]  # of the scenario's autoscaling
+    options: dict[str, Any]  # of `policy_options`, with the constructor's own value or `Parameter.empty`
+    any_option: bool
+
+
+def parameters(name: str, autoscaling: type[Autoscaling]) -> Parameters:
+    """The parameters of the policy called `name`. Raises ValueError where there is no such policy."""
+    found = inspect.signature(_find(name)).parameters.values()
+    fields = set(autoscaling.model_fields) - {"policy_options"}
+    named = {p.name.removesuffix("_s"): p for p in found if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in found)
+    return Parameters(
+        settings=frozenset(fields if takes_any else fields & named.keys()),
+        options={key: p.default for key, p in named.items() if key not in fields},
+        any_option=takes_any,
+    )
 
 
 def make(name: str, autoscaling: Autoscaling) -> Policy:
