@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "differences between runs, with confidence, for people and for CI",
     "capacity": "what one replica sustains within the objectives",
     "simulate": "the same tables from the model, without waiting",
+    "tune": "the cheapest settings that meet the objectives",
     "schedule": "show, check and export the stimulus",
     "calibrate": "the client's own floor on this machine",
 }
