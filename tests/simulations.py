@@ -20,6 +20,7 @@ NO_DELAYS = {
     "start_delay": 0.0,
     "stop_delay": 0.0,
     "network": 0.0,
+    "dispatch": 0.0,
 }
 
 

@@ -27,9 +27,10 @@ class ServeDelays(Model):
     control_tick: PositiveSeconds = 0.1  # the policy is asked so often
     metrics_interval: PositiveSeconds = 0.5  # the load is pushed to the controller so often
     look_back: PositiveSeconds = 1.0  # and is a mean over so long
-    start_delay: Seconds = 1.5  # from decision to able to serve, beyond the engine's own start-up
-    stop_delay: Seconds = 0.6  # from the last answer, or the decision, to gone
+    start_delay: Seconds = 2.6  # from decision to able to serve, beyond the engine's own start-up
+    stop_delay: Seconds = 0.5  # from the last answer, or the decision, to gone
     network: Seconds = 0.005  # client to replica, one way
+    dispatch: Seconds = 0.023  # to give a freed slot to a request that waits, beyond the router's back-off
 
     def mistakes(self) -> Iterator[Mistake]:
         if self.metrics_interval < self.control_tick:

@@ -47,6 +47,14 @@ class Fate(IntEnum):
     TOO_LONG = 6  # prompt and limit do not fit the context
 
 
+AT_ONCE = {
+    Fate.ERROR_500: (500, "failed on demand (emulated.faults.error_500)"),
+    Fate.REFUSE_429: (429, "refused on demand (emulated.faults.refuse_429)"),
+    Fate.TOO_LONG: (400, "prompt and max_tokens exceed the context"),
+}
+"""Those that the replica answers at once: status and reason."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """One entry a request, in planned order. Tokens; `output` is what the engine will have to make of it."""

@@ -98,8 +98,9 @@ def bands(
             done[waiting[future]] = future.result()
             progress(len(done))
     except KeyboardInterrupt:
-        for future in waiting:
-            future.cancel()
+        for future, repeat in waiting.items():
+            if not future.cancel() and future.done() and future.exception() is None:
+                done[repeat] = future.result()
     return Bands(len(done), repeats, of(first, [done[repeat] for repeat in sorted(done)]))
 
 

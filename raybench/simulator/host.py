@@ -22,7 +22,8 @@ from raybench.scenario.deployment import Autoscaling
 from raybench.scenario.simulation import ServeDelays
 from raybench.schema import EventKind, ReplicaState
 from raybench.simulator.engine import NEVER, NS
-from raybench.simulator.server import Replica, Server
+from raybench.simulator.replica import Replica
+from raybench.simulator.server import Server
 from raybench.simulator.watch import Watch
 
 DEPLOYMENT = "llm"

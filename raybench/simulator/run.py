@@ -14,7 +14,7 @@ from raybench.policies import Policy, make
 from raybench.scenario import Scenario
 from raybench.scenario.models import Settle
 from raybench.schema import EventKind, LoadKind, ReplicaState
-from raybench.simulator.asked import PHASE, ROUTER, Asked, asked, engine_of
+from raybench.simulator.asked import PHASE, Asked, asked, engine_of
 from raybench.simulator.clients import CappedSender, ClosedSender, OpenSender, Plan
 from raybench.simulator.engine import NEVER, NS
 from raybench.simulator.host import Host
@@ -29,7 +29,7 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Finished:
     """What a run leaves behind, not yet as tables."""
 
     plan: pa.Table
@@ -63,19 +63,7 @@ class Run:
         self._asked = asked(scenario, plan, model)
         self._heap: list[tuple[int, int, Callable[[int, Any], None], Any]] = []
         self._watch = Watch()
-        self._server = server = Server(
-            self._heap,
-            self._asked,
-            model,
-            deployment.router,
-            scenario.simulation.gateway,
-            max_queued=deployment.max_queued_requests,
-            timeout_ns=round(load.request.timeout * NS),
-            network_ns=round(delays.network * NS),
-            stream=load.request.stream,
-            record_chunks=load.record_chunks and load.request.stream,
-            seed=int(Draws(scenario.seed, ROUTER).raw(1)[0]),
-        )
+        self._server = server = Server(self._heap, self._asked, model, scenario)
         drain_s = load.request.timeout if deployment.drain is None else deployment.drain
         phases = Draws(scenario.seed, PHASE).uniform(2).tolist()
         self._host = Host(
@@ -108,7 +96,7 @@ class Run:
             return CappedSender(self._server, plan, load.max_in_flight or 1)
         return OpenSender(self._server, plan)
 
-    def go(self) -> Outcome:
+    def go(self) -> Finished:
         """From before t0 to the end of settling."""
         watch, name = self._watch, self._scenario.name
         self._host.start()
@@ -123,7 +111,7 @@ class Run:
         first_ns = min(e["t_ns"] for e in watch.events)
         watch.event(min(first_ns, 0), EventKind.RUN_STARTED, name)
         watch.events.insert(0, watch.events.pop())
-        return Outcome(
+        return Finished(
             self._plan,
             self._asked,
             self._server,

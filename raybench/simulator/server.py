@@ -3,8 +3,8 @@
     gateway   may refuse while nothing is available, or beyond so many waiting; cuts what takes too long
     router    one queue, first come first served. With a free slot and nobody waiting a request goes at once
               to the less loaded of two replicas drawn at random. Else it waits, and once a slot frees, the
-              router's polling finds it after the least of m uniform draws from the back-off, m = 2 for each
-              replica, at most one for each that waits. A replica that becomes available is found at once.
+              router's polling finds it after `dispatch` and the least of m uniform draws from the back-off,
+              m = 2 for each replica, at most one for each that waits. A new replica is found at once.
     replica   `slots_per_replica` requests; the engine admits them at the end of the step under way
 
 Every request ends in exactly one call of `_over`. The sums for the policy's means are kept on the way: the
@@ -18,33 +18,23 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from heapq import heappush
+from operator import attrgetter
 from random import Random
 from typing import Any
 
 from raybench.engine_model import EngineModel
-from raybench.scenario.deployment import Router
-from raybench.scenario.simulation import Gateway
+from raybench.scenario import Scenario
 from raybench.schema import Outcome, ReplicaState
-from raybench.simulator.asked import Asked, Fate
+from raybench.simulator.asked import AT_ONCE, ROUTER, Asked, Fate
 from raybench.simulator.engine import NEVER, NS, Engine, History
+from raybench.simulator.replica import Replica
+from raybench.workload.draws import Draws
 
-LAST = 2**60
 PLANNED, WAITING, SERVED, CUT, OVER = range(5)
 """A request at the server. CUT: the client has its answer, the engine goes on."""
 
-
-class Replica:
-    """A replica: its state and its engine."""
-
-    __slots__ = ("changed", "engine", "history", "name", "number", "ongoing", "scheduled_ns", "state")
-
-    def __init__(self, number: int, engine: Engine, history: History | None) -> None:
-        self.number, self.name = number, f"replica-{number + 1}"
-        self.engine, self.history = engine, history
-        self.ongoing = 0  # slots taken
-        self.scheduled_ns = NEVER  # the engine's next event that is in the heap
-        self.state = ReplicaState.STARTING
-        self.changed = 0  # counts its changes of state, so that an outdated plan is recognised
+LAST = 2**60  # added to an event's place, it comes after the others of its instant
+_ongoing = attrgetter("ongoing")
 
 
 class Server:
@@ -55,31 +45,29 @@ class Server:
         heap: list[tuple[int, int, Callable[[int, Any], None], Any]],
         asked: Asked,
         model: EngineModel,
-        router: Router,
-        gateway: Gateway,
-        *,
-        max_queued: int,
-        timeout_ns: int,
-        network_ns: int,
-        stream: bool,
-        record_chunks: bool,
-        seed: int,
+        scenario: Scenario,
     ) -> None:
+        """`heap`: what is to happen, as the run's loop goes through it."""
+        deployment, load, delays = scenario.deployment, scenario.load, scenario.simulation.serve
+        assert deployment is not None, "checked by `simulate`"
+        router, gateway = deployment.router, scenario.simulation.gateway
         n = len(asked.prompt)
+        self._stepped = self._step  # bound once: it is planned three times a request
         self._heap, self._asked, self._model = heap, asked, model
-        self._fate, self._stream = asked.fate, stream
-        self._slots = model.slots
-        self._max_queued = max_queued if max_queued >= 0 else NEVER
-        self._gateway, self.network_ns = gateway, network_ns
-        self._timeout_ns = timeout_ns
+        self._fate, self._stream = asked.fate, load.request.stream
+        self._slots, queued = model.slots, deployment.max_queued_requests
+        self._max_queued = queued if queued >= 0 else NEVER
+        self._gateway, self.network_ns = gateway, round(delays.network * NS)
+        self._timeout_ns = round(load.request.timeout * NS)
         self._limit_ns = round(gateway.cut_off * NS) if gateway.cut_off is not None else NEVER
         # What the server says after this instant would come too late; it is left off at once.
-        self._patience_ns = min(self._timeout_ns, self._limit_ns) - network_ns
-        self._record_chunks = record_chunks
-        self._random = Random(seed)
+        self._patience_ns = min(self._timeout_ns, self._limit_ns) - self.network_ns
+        self._record_chunks = load.record_chunks and load.request.stream
+        self._random = Random(int(Draws(scenario.seed, ROUTER).raw(1)[0]))
         self._backoff_ns = (
             router.initial_backoff if router.backoff_multiplier == 1 else router.max_backoff
         ) * NS
+        self._dispatch_ns = round(delays.dispatch * NS)
         self._poll_ns = NEVER
         # of each request, instants as the client sees them
         self.state = bytearray(n)
@@ -88,14 +76,13 @@ class Server:
         self.first_ns = array("q", [-1]) * n  # as the server sees it
         self.done_ns = array("q", [-1]) * n
         self.replica_of = array("i", [-1]) * n
-        self.last_step = array("q", [-1]) * n if record_chunks else None
+        self.last_step = array("q", [-1]) * n if self._record_chunks else None
         self.failed: dict[int, tuple[Outcome, int | None, str, int]] = {}  # with status, reason, chunks
         # of all
         self.order = n  # of events at one instant: as they were planned
         self.queue: deque[int] = deque()
         self.waiting = self.serving = 0
         self.waiting_sum = self.serving_sum = 0
-        self.changes = 0
         self.left = n  # requests that are not over
         self.replicas: list[Replica] = []
         self.open: list[Replica] = []  # able to take requests
@@ -157,7 +144,6 @@ class Server:
     def arrive(self, t_ns: int, i: int, sent_ns: int) -> None:
         """A request comes in, sent by the client at `sent_ns`."""
         self.sent_ns[i] = sent_ns
-        state = self.state
         if self.on_change is not None:
             self.on_change(t_ns)
         open_ = self.open
@@ -173,7 +159,9 @@ class Server:
                 ):
                     replica = other
             if replica.ongoing < self._slots:
-                self._expires(i, sent_ns)
+                self._unexpired.append(i)
+                if self._expiry_ns == NEVER:
+                    self._expires(sent_ns)
                 self._give(t_ns, i, replica)
                 return
         gateway = self._gateway
@@ -186,8 +174,10 @@ class Server:
         elif self.waiting >= self._max_queued:
             self._refuse(t_ns, i, 0.0, f"the router's queue is full ({self.waiting} requests)")
         else:
-            state[i] = WAITING
-            self._expires(i, sent_ns)
+            self.state[i] = WAITING
+            self._unexpired.append(i)
+            if self._expiry_ns == NEVER:
+                self._expires(sent_ns)
             self.queue.append(i)
             self.waiting += 1
             self.waiting_sum -= t_ns
@@ -208,7 +198,7 @@ class Server:
         if engine.due_ns < replica.scheduled_ns:
             replica.scheduled_ns = engine.due_ns
             self.order += 1
-            heappush(self._heap, (engine.due_ns, self.order, self._step, replica))
+            heappush(self._heap, (engine.due_ns, self.order, self._stepped, replica))
 
     def _step(self, t_ns: int, replica: Replica) -> None:
         """The engine's next event, unless it was moved since this was planned."""
@@ -219,23 +209,24 @@ class Server:
             replica.scheduled_ns = due_ns = engine.due_ns
             if due_ns != NEVER:
                 self.order += 1
-                heappush(self._heap, (due_ns, self.order, self._step, replica))
+                heappush(self._heap, (due_ns, self.order, self._stepped, replica))
             return
         last_step = self.last_step
         ended = engine.boundary()
         replica.scheduled_ns = due_ns = engine.due_ns
         if due_ns != NEVER:
             self.order += 1
-            heappush(self._heap, (due_ns, self.order, self._step, replica))
+            heappush(self._heap, (due_ns, self.order, self._stepped, replica))
         if not ended:
             return
+        done_ns = t_ns + self.network_ns
         for i in ended:
             if last_step is not None:
                 last_step[i] = engine.step
             if self._fate is not None and self._fate[i]:
                 self._broken(t_ns, i)
             else:
-                self._over(i, t_ns + self.network_ns)
+                self._over(i, done_ns)
         self._freed(t_ns, replica, len(ended))
 
     def _over(self, i: int, done_ns: int) -> None:
@@ -275,7 +266,7 @@ class Server:
         pollers = min(self.waiting, 2 * len(self.open))
         # The least of m uniform draws from (0, 1) is 1 - U^(1/m).
         gap = 1.0 - self._random.random() ** (1.0 / pollers)
-        self._poll_ns = t_ns + int(self._backoff_ns * gap)
+        self._poll_ns = t_ns + self._dispatch_ns + int(self._backoff_ns * gap)
         self.at(self._poll_ns, self._poll)
 
     def _poll(self, t_ns: int, _: None) -> None:
@@ -311,7 +302,7 @@ class Server:
             return False
         if fate is Fate.NEVER_ANSWER:
             return True
-        status, reason = _AT_ONCE[fate]
+        status, reason = AT_ONCE[fate]
         self.failed[i] = (Outcome.HTTP_ERROR, status, reason, 0)
         self._over(i, t_ns + self.network_ns)
         self._freed(t_ns, replica, 1)
@@ -330,12 +321,10 @@ class Server:
                 self.failed[i] = (Outcome.HTTP_ERROR, 500, reason, 0)
         self._over(i, t_ns + self.network_ns)
 
-    def _expires(self, i: int, sent_ns: int) -> None:
+    def _expires(self, sent_ns: int) -> None:
         """Timeout and cut-off are the same for all, so whoever was sent first is due first."""
-        self._unexpired.append(i)
-        if self._expiry_ns == NEVER:
-            self._expiry_ns = sent_ns + self._patience_ns
-            self.at(self._expiry_ns, self._expire)
+        self._expiry_ns = sent_ns + self._patience_ns
+        self.at(self._expiry_ns, self._expire)
 
     def _expire(self, t_ns: int, _: None) -> None:
         unexpired, state, sent_ns, patience_ns = self._unexpired, self.state, self.sent_ns, self._patience_ns
@@ -373,7 +362,7 @@ class Server:
         keep: bool = False,
     ) -> None:
         """Ends a request before its answer, waiting or being served; with `keep` the engine goes on."""
-        chunks = 0
+        chunks, goes_on = 0, False
         if self.on_change is not None:
             self.on_change(t_ns)
         if self.state[i] == WAITING:
@@ -381,38 +370,24 @@ class Server:
             self.waiting_sum += t_ns
         else:
             replica = self.replicas[self.replica_of[i]]
-            asleep = self._fate is not None and self._fate[i] == Fate.NEVER_ANSWER
-            engine = replica.engine
-            if self.last_step is not None and not asleep:
-                self.last_step[i] = engine.last_step(i)
-            chunks = 0 if asleep else engine.tokens(i, t_ns)
-            if keep and not asleep:
-                self._end(i, done_ns, kind, status, reason, chunks)
-                self.state[i] = CUT
-                return
-            if not asleep:
-                engine.abort(i, t_ns)
-                if engine.due_ns < replica.scheduled_ns:
-                    replica.scheduled_ns = engine.due_ns
-                    self.at(engine.due_ns, self._step, replica)
-            self._freed(t_ns, replica, 1)
-        self._end(i, done_ns, kind, status, reason, chunks)
-
-    def _end(self, i: int, done_ns: int, kind: Outcome, status: int | None, reason: str, chunks: int) -> None:
+            if self._fate is None or self._fate[i] != Fate.NEVER_ANSWER:  # else no engine knows it
+                engine = replica.engine
+                goes_on = keep
+                chunks = engine.tokens(i, t_ns)
+                if self.last_step is not None:
+                    self.last_step[i] = engine.last_step(i)
+                if not goes_on:
+                    engine.abort(i, t_ns)
+                    if engine.due_ns < replica.scheduled_ns:
+                        replica.scheduled_ns = engine.due_ns
+                        self.at(engine.due_ns, self._step, replica)
+            if not goes_on:
+                self._freed(t_ns, replica, 1)
         if self.state[i] != CUT:
             self.failed[i] = (kind, status, reason, chunks if self._stream else 0)
         self._over(i, done_ns)
-
-
-_AT_ONCE = {
-    Fate.ERROR_500: (500, "failed on demand (emulated.faults.error_500)"),
-    Fate.REFUSE_429: (429, "refused on demand (emulated.faults.refuse_429)"),
-    Fate.TOO_LONG: (400, "prompt and max_tokens exceed the context"),
-}
-
-
-def _ongoing(replica: Replica) -> int:
-    return replica.ongoing
+        if goes_on:
+            self.state[i] = CUT
 
 
 def _nothing(t_ns: int, replica: Replica) -> None:

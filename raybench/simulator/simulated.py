@@ -16,7 +16,7 @@ from raybench import schedule as scheduling
 from raybench.scenario import Scenario, ScenarioError
 from raybench.schema import LoadKind, Manifest, RunStatus, Table
 from raybench.simulator.asked import engine_of, seed_of
-from raybench.simulator.run import Outcome, Run
+from raybench.simulator.run import Finished, Run
 from raybench.simulator.tables import Tables
 
 
@@ -64,7 +64,7 @@ def simulate(
     return Simulated(_manifest(scenario, plan, done, tables, repeat), tables)
 
 
-def _manifest(scenario: Scenario, plan: pa.Table, done: Outcome, tables: Tables, repeat: int) -> Manifest:
+def _manifest(scenario: Scenario, plan: pa.Table, done: Finished, tables: Tables, repeat: int) -> Manifest:
     deployment = scenario.deployment
     assert deployment is not None
     measured: dict[str, Any] = {

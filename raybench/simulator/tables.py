@@ -24,7 +24,7 @@ from raybench.schema import (
     Timeline,
 )
 from raybench.schema.tables import OUTCOMES, PHASES
-from raybench.simulator import run as runs
+from raybench.simulator.run import Finished
 from raybench.simulator.watch import REPLICAS, STATES, TIMELINE
 
 BATCH = 2**14
@@ -37,7 +37,7 @@ _CODE = {outcome: code for code, outcome in enumerate(Outcome)}
 class Tables:
     """The tables of one run. Requests are put together batch by batch when they are asked for."""
 
-    def __init__(self, scenario: Scenario, done: runs.Outcome) -> None:
+    def __init__(self, scenario: Scenario, done: Finished) -> None:
         self._scenario, self._done = scenario, done
         server = done.server
         self._sent = _ints(server.sent_ns)
