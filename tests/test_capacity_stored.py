@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from raybench.analysis.same_replica import capacity, differences
+from raybench.cli.main import main
 from raybench.report import capacity as words
 from raybench.rundir import RunError
 from raybench.rundir import capacity as files
@@ -136,6 +138,16 @@ def test_a_bracket_with_an_open_side_is_said_as_such(
     low: float | None, high: float | None, told: str
 ) -> None:
     assert told in words.verdict(found(requests_per_s=low, not_sustained_per_s=high, found=False))
+
+
+def test_analyze_shows_a_capacity_run_again(tmp_path: Path) -> None:
+    files.write(tmp_path, found())
+    shown = CliRunner().invoke(main, ["analyze", str(tmp_path)])
+    assert shown.exit_code == 0 and shown.stdout == words.render(found()) + "\n"
+    refused = CliRunner().invoke(main, ["analyze", str(tmp_path), "--format", "html"])
+    assert refused.exit_code == 2 and "--format 'html': one of text, markdown, json" in refused.stderr
+    files.write(tmp_path, found(status=RunStatus.RUNNING, exit_code=None))
+    assert CliRunner().invoke(main, ["analyze", str(tmp_path)]).exit_code == 5
 
 
 def test_a_real_engine_is_not_called_emulated() -> None:

@@ -229,6 +229,27 @@ def test_a_policy_for_a_target_is_refused(tmp_path: Path, made: list[Any]) -> No
     assert not made
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("target", {"url": "http://127.0.0.1:9", "model": "m"}, "nobody sees how many replicas"),
+        ("concurrency", 3, "a closed loop plans no rate"),
+    ],
+)
+def test_a_capacity_that_nothing_could_be_held_against_is_refused(
+    scenario: Path, made: list[Any], key: str, value: Any, told: str
+) -> None:
+    given = yaml.safe_load(scenario.read_text())
+    if key == "target":
+        del given["deployment"]
+        given[key] = value
+    else:
+        given["load"] |= {key: value, "stages": [{"duration": "10s", "requests": 9}]}
+    scenario.write_text(yaml.safe_dump(given))
+    done = run(scenario, "--capacity", "5")
+    assert done.exit_code == 2 and told in done.stderr and not made
+
+
 def test_a_capacity_of_something_else_is_refused_unless_forced(
     scenario: Path, tmp_path: Path, made: list[Any]
 ) -> None:

@@ -100,8 +100,12 @@ def command(
     """
     from raybench.analysis import summarise
     from raybench.rundir import RunError, open_run
+    from raybench.rundir.capacity import holds_capacity
     from raybench.rundir.remote import local
 
+    if len(runs) == 1 and holds_capacity(runs[0]):
+        _capacity_run(runs[0], format_, output)
+        return
     try:
         if len(runs) > 1 and (format_ == "html" or charts):
             option = "--charts" if charts else "--format html"
@@ -130,6 +134,28 @@ def command(
     if not output:
         click.echo(text)
     sys.exit(Exit.worst([summary.exit_code for _, summary in named]))
+
+
+def _capacity_run(path: str, format_: str, output: Path | None) -> None:
+    """A capacity run has a report of its own, to which none of the questions applies."""
+    from raybench.report import capacity
+    from raybench.rundir import RunError
+    from raybench.rundir.capacity import read
+
+    try:
+        found = read(path)
+        text = capacity.render(found, format_)
+        if output:
+            output.write_text(text + "\n", encoding="utf-8")
+    except (RunError, ValueError) as error:
+        bad_input(f"--{error}" if isinstance(error, ValueError) else error)
+        return
+    except OSError as error:
+        fail(f"{output}: could not be written: {error.strerror or error}", Exit.FAILURE)
+        return
+    if not output:
+        click.echo(text)
+    sys.exit(Exit.INCOMPLETE if found.exit_code is None else found.exit_code)
 
 
 def _rendered(source: Source, question: Question, named: Sequence[tuple[str, Summary]], format_: str) -> str:

@@ -50,6 +50,10 @@ def capacity_of(text: str | None, scenario: Mapping[str, Any], *, anyway: bool =
         if anyway:
             raise ValueError("--capacity-anyway: goes with --capacity, which is not given")
         return None
+    if not scenario.get("deployment"):
+        raise ValueError("--capacity: needs a deployment; of a target nobody sees how many replicas it has")
+    if (scenario.get("load") or {}).get("concurrency"):
+        raise ValueError("--capacity: a closed loop plans no rate that it could be held against")
     from raybench.analysis.question import Capacity
     from raybench.analysis.same_replica import capacity
     from raybench.rundir import capacity as files
