@@ -9,18 +9,25 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raybench.analysis import Question, Summary, summarise
 from raybench.analysis.figures import Chain
 from raybench.fleet.conductor import Conductor
+from raybench.fleet.monitor import Beat
 from raybench.fleet.output import Output
+from raybench.fleet.timekeeper import GRACE_NS, Now, ReplicaSeen, Seen, Timekeeper
 from raybench.rundir import Run, open_run
 from raybench.scenario import load
-from raybench.schema import RunStatus
+from raybench.schema import EventKind, Events, ReplicaState, RunStatus, Table
 
 WITHIN_S = 0.2
 
@@ -141,3 +148,73 @@ def test_each_chain_downwards_has_its_replica_stopping_and_gone_where_the_contro
         found = instants(chain)
         assert abs(found["replica stopping"] - stopping.t_s) <= WITHIN_S, (stopping, found)
         assert abs(found["stopped"] - stopped.t_s) <= WITHIN_S, (stopped, found)
+
+
+# --- the same without a cluster: how a poll's instants are placed ------------------------------------------
+
+S = 1_000_000_000
+
+
+class Rows:
+    """A sink that keeps the events."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def write(self, table: type[Table], batch: pa.RecordBatch) -> None:
+        if table is Events:
+            self.events += batch.to_pylist()
+
+    def close(self) -> None: ...
+
+    def at(self, kind: EventKind) -> list[int]:
+        return [row[Events.t_ns] for row in self.events if row[Events.kind] == kind]
+
+
+@given(
+    before=st.integers(1, 10 * S),
+    apart=st.integers(1, S),
+    started=st.one_of(st.none(), st.integers(-S, 20 * S)),
+)
+def test_a_start_is_where_serve_says_but_between_the_polls_that_saw_it(
+    before: int, apart: int, started: int | None
+) -> None:
+    """Serve tells by the wall clock, maybe another host's: it is believed as far as the polls allow. Nobody
+    decided the target, so it had changed by then too."""
+    rows = Rows()
+    keeper = Timekeeper(rows, "d")
+    keeper.start(0)
+    keeper.seen(Seen(before, 0, []))
+    new = ReplicaSeen("r", None, ReplicaState.STARTING, started_ns=started)
+    keeper.seen(Seen(before + apart, 1, [new], 1.0))
+    keeper.seen(Seen(before + apart + 2 * GRACE_NS, 1, [new], 1.0))
+    keeper.flush()
+    expected = before + apart if started is None else min(max(started, before), before + apart)
+    assert rows.at(EventKind.REPLICA_STATE) == rows.at(EventKind.TARGET_CHANGED) == [expected]
+
+
+def test_a_replica_that_was_there_before_the_first_poll_is_as_old_as_that() -> None:
+    rows = Rows()
+    keeper = Timekeeper(rows, "d")
+    keeper.start(0)
+    keeper.seen(Seen(5 * S, 1, [ReplicaSeen("r", None, ReplicaState.STARTING, started_ns=S)]))
+    keeper.flush()
+    assert rows.at(EventKind.REPLICA_STATE) == [5 * S]
+
+
+def test_motion_is_a_replica_on_its_way_or_one_yet_to_be() -> None:
+    assert not Now(target=2, available=2).in_motion
+    assert not Now(available=3).in_motion, "engines of a page, whose target nobody knows"
+    assert Now(target=2, available=1).in_motion
+    assert Now(target=2, starting=1, available=2).in_motion
+    assert Now(target=2, stopping=1, available=2).in_motion
+
+
+def test_a_beat_that_hurries_is_due_within_its_new_period_and_keeps_to_it() -> None:
+    beat = Beat(1.0, 0.0)
+    assert beat.due(0.0)
+    beat.pace(0.1, 0.05)
+    told = [t / 100 for t in range(5, 60) if beat.due(t / 100)]
+    assert told[0] <= 0.16 and max(b - a for a, b in pairwise(told)) <= 0.11
+    beat.pace(1.0, 0.6)
+    assert beat.next_s <= 0.7, "it is not put off by having more time afterwards"

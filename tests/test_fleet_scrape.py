@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given
@@ -23,9 +24,10 @@ from raybench.fleet import scrape
 from raybench.fleet.conductor import Conductor, Snapshot
 from raybench.fleet.output import Output
 from raybench.fleet.scrape import Engine, Page, PageError, Scraper, engines, page_url
+from raybench.fleet.timekeeper import FRESH_NS, Timekeeper
 from raybench.rundir import Run, open_run
 from raybench.scenario import load
-from raybench.schema import EventKind, Events, Replicas, RunStatus, Timeline
+from raybench.schema import EventKind, Events, Replicas, RunStatus, Table, Timeline
 
 ONE = {"running": 3.0, "waiting": 2.0, "kv": 0.25}
 
@@ -203,6 +205,47 @@ def test_the_words_for_the_report_say_what_is_missing(server: PageServer) -> Non
     assert f"from {server.url}/metrics" in said and "2 engines" in said
     assert "it has no waiting requests and no KV cache use" in said
     assert scraper.reads.problems == ()
+
+
+# --- in the timekeeper -----------------------------------------------------------------------------------
+
+
+class Rows:
+    """A sink that keeps rows."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+
+    def write(self, table: type[Table], batch: pa.RecordBatch) -> None:
+        self.rows.setdefault(table.name, []).extend(batch.to_pylist())
+
+    def close(self) -> None: ...
+
+
+def test_a_page_stands_for_the_present_only_while_it_is_fresh() -> None:
+    rows = Rows()
+    keeper = Timekeeper(rows, "")
+    keeper.start(0)
+    keeper.page_read(Page(0, (Engine("a", 1.0, 2.0, 0.5), Engine("b", 3.0, 4.0, None))))
+    keeper.sample(FRESH_NS)
+    keeper.sample(FRESH_NS + 1)
+    keeper.flush()
+    fresh, stale = rows.rows[Timeline.name]
+    assert (fresh[Timeline.waiting], fresh[Timeline.serving], fresh[Timeline.queue_depth]) == (4.0, 6.0, 5.0)
+    assert {stale[c] for c in Timeline.columns} == {None, FRESH_NS + 1}
+    assert [r[Replicas.replica] for r in rows.rows[Replicas.name]] == ["a", "b"]
+
+
+def test_a_sum_with_an_unknown_part_is_unknown() -> None:
+    rows = Rows()
+    keeper = Timekeeper(rows, "")
+    keeper.start(0)
+    keeper.page_read(Page(0, (Engine("a", 1.0, 2.0), Engine("b", None, 4.0))))
+    keeper.sample(0)
+    keeper.flush()
+    (row,) = rows.rows[Timeline.name]
+    assert (row[Timeline.waiting], row[Timeline.serving], row[Timeline.queue_depth]) == (None, 6.0, None)
+    assert row[Timeline.replicas_available] == 2
 
 
 # --- a run -----------------------------------------------------------------------------------------------

@@ -24,12 +24,12 @@ from raybench.rundir import LocalSink, is_written
 from raybench.schema import TABLES, EventKind, ReplicaState
 from raybench.serving.deployer import monitor_name, status
 
-REST_S = 0.5
+REST_S = 1.0
 """From poll to poll of Serve while everything is as it should be: what happens then unasked, such as a
 replica's death, is seen so much later."""
 EMPTY_S = 0.25
 """While nothing is available: Serve goes from zero to one without asking the policy."""
-MOTION_S, LONG_S = 0.1, 0.2
+MOTION_S, LONG_S = 0.1, 0.15
 """While replicas come or go. A start-up that takes longer than `LONG_AFTER_S` is polled with more leisure."""
 LONG_AFTER_S = 30.0
 DECIDED_S = 2.0

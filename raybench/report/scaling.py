@@ -20,8 +20,10 @@ def section(summary: Summary) -> Section | None:
     if s.steps:
         head = ("time", "replicas", "by", "queue depth", "window", "reason")
         blocks.append(Grid(head, tuple(_step(step) for step in s.steps), left=(1, 2, 5)))
-    else:
+    elif s.changes:
         blocks.append(Lines(("The target never changed.",)))
+    else:  # a target's metrics page
+        blocks.append(Lines(("Replicas are counted from samples; who asked for them was not seen.",)))
     if s.changes:
         rows = tuple((instant(c.t_s), c.state, c.replica) for c in s.changes)
         blocks.append(Grid(("time", "replica is", "which"), rows, left=(1, 2)))
