@@ -15,8 +15,8 @@ Standard library only (see `base`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 from raybench.policies.base import Decision, Observation
 
@@ -27,13 +27,16 @@ SLACK_S = 1e-6
 """Sums of floats: a window that is over but for a microsecond is over."""
 
 
-@dataclass(frozen=True)
-class _Since:
+class _Since(NamedTuple):
     """Start, in seconds, of the unbroken stretch up to the present sample; None while it does not hold."""
 
     deep: float | None = None  # depth at or above the upper threshold
     shallow: float | None = None  # depth at or below the lower one
     idle: float | None = None  # at or below the lower one, nothing waiting and nothing being served
+
+
+def _go_on(since: float | None, holds: bool, now_s: float) -> float | None:
+    return (now_s if since is None else since) if holds else None
 
 
 class QueueDepth:
@@ -108,18 +111,15 @@ class QueueDepth:
         return self._stretches(self._since if known else _Since(), seen)
 
     def _stretches(self, before: _Since, seen: Observation) -> _Since:
-        def go_on(since: float | None, holds: bool) -> float | None:
-            return (seen.now_s if since is None else since) if holds else None
-
         depth = seen.queue_depth
         if depth is None:  # with nothing available there is no depth, on neither side of anything
             return _Since()
         up, down = self.scale_up_queue_depth, self.scale_down_queue_depth
         shallow = depth < down if self.strict else depth <= down
         return _Since(
-            deep=go_on(before.deep, depth > up if self.strict else depth >= up),
-            shallow=go_on(before.shallow, shallow),
-            idle=go_on(before.idle, shallow and seen.waiting == 0 and seen.serving == 0),
+            _go_on(before.deep, depth > up if self.strict else depth >= up, seen.now_s),
+            _go_on(before.shallow, shallow, seen.now_s),
+            _go_on(before.idle, shallow and seen.waiting == 0 and seen.serving == 0, seen.now_s),
         )
 
     def _step(self, seen: Observation, since: _Since) -> Decision:
