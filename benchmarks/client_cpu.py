@@ -10,7 +10,8 @@ machine, unlike the rates, which are only what a core gave if it was free. Each 
 the median printed, with the least and the greatest behind it. Five trials:
 
 * bunched: streams of 64 chunks, each answer written at once, 64 at a time.
-* alone: the same, a chunk every 6.4 ms per stream: 10,000 a second, each in a read of its own.
+* alone: the same, a chunk every 6.4 ms per stream: 10,000 a second, each in a read of its own. In turn with
+  it, as the floor: a uvloop protocol that takes the same traffic and does nothing with what it reads.
 * whole: answers in one piece, 64 at a time.
 * paced: 100 requests a second of 32 chunks, 10 ms apart; CPU per request.
 * wide: 5,000 streams at once; resident memory at its greatest.
@@ -23,13 +24,19 @@ its CPU decides.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import resource
 import statistics
+import time
 from collections.abc import Callable
+from typing import Any
 
+import uvloop
+
+from raybench.client import Endpoint
 from raybench.client.null_server import Answer
-from raybench.generator.selftest import Trial, trial
+from raybench.generator.selftest import Trial, null_server, trial
 from raybench.schema import Requests
 
 
@@ -62,10 +69,55 @@ def bunched(repeats: int, core: int) -> None:
     chunk_figures("bunched: 64-chunk streams, 64 at once", trials)
 
 
+def idle_reader(answer: Answer, requests: int, streams: int, core: int) -> float:
+    """CPU seconds of a protocol that only reads: `streams` connections, `requests` over all of them."""
+    with null_server(answer, core=core) as (url, _):
+        endpoint = Endpoint.parse(url, "/v1/chat/completions")
+        body = b'{"stream":true}'
+        ask = b"%bcontent-length: %d\r\n\r\n%b" % (endpoint.head(), len(body), body)
+        loop = uvloop.new_event_loop()
+        going = [streams]
+
+        class Reader(asyncio.Protocol):
+            left = requests // streams
+
+            def connection_made(self, transport: Any) -> None:
+                self.transport = transport
+                transport.write(ask)
+
+            def data_received(self, data: bytes) -> None:
+                if not data.endswith(b"0\r\n\r\n"):
+                    return
+                self.left -= 1
+                if self.left:
+                    self.transport.write(ask)
+                    return
+                self.transport.close()
+                going[0] -= 1
+                if not going[0]:
+                    loop.stop()
+
+        async def connect() -> None:
+            for _ in range(streams):
+                await loop.create_connection(Reader, endpoint.host, endpoint.port)
+
+        before_s = time.process_time()
+        task = loop.create_task(connect())
+        loop.run_forever()
+        used_s = time.process_time() - before_s
+        assert task.done()
+        loop.close()
+    return used_s
+
+
 def alone(repeats: int, core: int) -> None:
     answer = Answer(tokens=64, gap_s=0.0064)
-    trials = repeated(repeats, lambda: trial(answer, requests=640, concurrency=64, server_core=core))
+    trials, floor = [], []
+    for _ in range(repeats):
+        trials += repeated(1, lambda: trial(answer, requests=640, concurrency=64, server_core=core))
+        floor.append(1e6 * idle_reader(answer, 640, 64, core) / trials[-1].chunks)
     chunk_figures("alone: 10,000 chunks a second, each by itself", trials)
+    print(f"  a protocol that only reads {spread(floor)}")
     apart = []
     for one in trials:
         stamps = one.requests.column(Requests.chunk_ns).to_pylist()

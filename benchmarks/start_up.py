@@ -7,8 +7,10 @@ Method. In a process of its own for each repeat: Ray is started as `raybench run
 another process on the same machine, notes the arrival of the first request, whose planned instant is t0. The
 steps in between are timed by wrapping the conductor's own calls: modules imported, plan made, monitor
 there, generators ready (their processes started, raybench imported, slices and bodies made), clocks
-measured and everybody told t0, and the wait for t0. Printed are medians, with the least and greatest
-behind. Nothing else should run on the machine: worker processes import for a second of CPU each.
+measured and everybody told t0, and the wait for t0. In turn with it, as the floor, an actor that does nothing
+on a Ray started in the same way: until it answers, Ray itself is still starting processes. Printed are
+medians, with the least and greatest behind. Nothing else should run on the machine: worker processes import
+for a second of CPU each.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+FLOOR = "Ray's own: an empty actor answers"
 STEPS = ("import", "plan", "monitor", "ready", "told", "first request")
 
 
@@ -74,24 +77,44 @@ def once(generators: int) -> dict[str, float]:
         return at
 
 
+def empty_actor() -> dict[str, float]:
+    """Seconds from the same start of Ray until an actor without anything in it answers."""
+    import ray
+
+    from raybench.fleet.cluster import attached
+
+    class Empty:
+        def answer(self) -> bool:
+            return True
+
+    with attached():
+        begin_ns = time.monotonic_ns()
+        actor = ray.remote(num_cpus=0.1)(Empty).remote()
+        ray.get(actor.answer.remote())
+        return {FLOOR: (time.monotonic_ns() - begin_ns) / 1e9}
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     options.add_argument("--repeats", type=int, default=5)
     options.add_argument("--generators", type=int, default=1)
-    options.add_argument("--once", action="store_true", help="one repeat, as JSON")
+    options.add_argument("--once", choices=["run", "empty"], help="one repeat, as JSON")
     given = options.parse_args()
     if given.once:
-        print(json.dumps(once(given.generators)))
+        print(json.dumps(empty_actor() if given.once == "empty" else once(given.generators)))
         return
-    command = [sys.executable, __file__, "--once", "--generators", str(given.generators)]
-    runs = []
+    runs: list[dict[str, float]] = []
     for _ in range(given.repeats):
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
-        runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        found: dict[str, float] = {}
+        for what in ("empty", "run"):
+            command = [sys.executable, __file__, "--once", what, "--generators", str(given.generators)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+            found |= json.loads(done.stdout.strip().splitlines()[-1])
+        runs.append(found)
     print(f"{given.generators} generator(s), {given.repeats} times; seconds since Ray was there")
-    for step in STEPS:
+    for step in (FLOOR, *STEPS):
         values = [run[step] for run in runs]
-        print(f"  {step:<14} {statistics.median(values):6.2f}  ({min(values):.2f}–{max(values):.2f})")
+        print(f"  {step:<36} {statistics.median(values):6.2f}  ({min(values):.2f}–{max(values):.2f})")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 CLOCK_PERIOD_S = 60.0
 WATCH_PERIOD_S = 0.5
-BARRIER_S = 0.3
+BARRIER_S = 0.2
 """From the barrier's release to t0: every generator is told its t0 before it comes."""
 STOP_S = 10.0
 """How long generators may take to write what they have when the run ends early."""
@@ -178,7 +178,7 @@ class Conductor:
         """The barrier: everybody is ready, then everybody is told one t0 on its own clock."""
         assert self._crew
         now_ns = time.monotonic_ns()
-        t0_ns = now_ns + int(BARRIER_S * 1e9) + self._crew.size * 20_000_000
+        t0_ns = now_ns + int(BARRIER_S * 1e9) + self._crew.size * 10_000_000
         self._t0_ns = t0_ns
         hosts = self._crew.meet(t0_ns)
         if time.monotonic_ns() > t0_ns - 100_000_000:  # measuring far clocks took longer: a later t0
