@@ -265,6 +265,13 @@ def test_a_worker_that_dies_is_an_error_and_no_result() -> None:
         Search(settings(3), noisy(0, 3), Dead()).run()
 
 
+def test_an_executor_that_takes_no_more_work_is_an_error() -> None:
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    with pytest.raises(TuneError, match="own setting: RuntimeError: cannot schedule"):
+        Search(settings(3), noisy(0, 3), pool).run()
+
+
 def test_progress_counts_to_its_end_in_every_part() -> None:
     seen: list[tuple[str, int, int]] = []
     search(40, noisy(0, 60), progress=lambda *now: seen.append(now))

@@ -22,23 +22,18 @@ class RayExecutor(Executor):
     """
 
     def __init__(self) -> None:
-        self._remote: dict[Any, Any] = {}
-        self._pending: dict[Future[Any], Any] = {}  # future -> Ray's reference, which keeps the task alive
+        import ray
+
+        # One remote function for all calls: it is sent to the cluster once.
+        self._remote = ray.remote(num_cpus=CPUS, max_retries=3)(_call)
+        self._pending: dict[Future[Any], Any] = {}  # future -> Ray's reference: what a cancellation needs
         self._lock = threading.Lock()
         self._closed = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        import ray
-
         if self._closed:
             raise RuntimeError("submitted after shutdown")
-        # A function is sent to the cluster once; the argument lists are what changes.
-        task = self._remote.get(fn)
-        if task is None:
-            task = self._remote[fn] = ray.remote(num_cpus=CPUS, max_retries=3)(_call).options(
-                name=getattr(fn, "__name__", "call")
-            )
-        reference = task.remote(fn, args, kwargs)
+        reference = self._remote.remote(fn, args, kwargs)
         future: Future[T] = reference.future()
         with self._lock:
             self._pending[future] = reference

@@ -237,7 +237,10 @@ class Search:
         self._progress(what, done, len(missing))
         try:
             for i, repeat in missing:
-                future = self._executor.submit(self._simulated, self._settings[i], repeat)
+                try:
+                    future = self._executor.submit(self._simulated, self._settings[i], repeat)
+                except Exception as error:  # a pool that lost a process takes no more work
+                    raise TuneError(f"{what}: {type(error).__name__}: {error}") from error
                 pending[future] = i, repeat
                 if future.done() or len(pending) >= IN_FLIGHT:
                     done += self._collect(pending)
