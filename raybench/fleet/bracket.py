@@ -170,7 +170,7 @@ class Bracketing:
             raise
         finally:
             if status is RunStatus.INTERRUPTED:
-                self._end(INTERRUPTED, Exit.INCOMPLETE)
+                self._end("by a signal", Exit.INCOMPLETE)
             self.found.status, self.found.ended_unix_ns = status, time.time_ns()
             self._save()
             self._remove()
@@ -268,6 +268,7 @@ class Bracketing:
         )
         self.found.probes.append(probe)
         if self._stopped:
+            probe.objectives, probe.beyond = {}, []
             return None
         judged = judge(source, summary, self._settings.precision)
         if doomed.why is not None:
