@@ -19,7 +19,8 @@ Each load is given to one peer after another (A B C, A B C, …), each to a fres
 with the least and the greatest. What was sent, and when, is read from the server's own record, and a
 repeat in which another number of requests arrived than was asked for is not counted but shown.
 
-* CPU is user and system time of the peer's whole process tree, read by its parent when all are gone. From
+* CPU is user and system time of the peer's whole process tree, read by its parent when all are gone (what
+  a process whose own parent ignores its end took would be missing; among the peers only Ray does that). From
   it the median of runs with few requests and the same settings is taken, which leaves what requests and
   chunks cost; what is computed once per run (a summary of all records, say) stays in.
 * bunched: streams of 64 chunks, each answer written at once, 64 at a time.
@@ -32,8 +33,9 @@ repeat in which another number of requests arrived than was asked for is not cou
 * ten: ten requests one after another, answered at once: seconds from the command to its end.
 
 hey and wrk read bytes and look at none; they show what the kernel takes. raybench's generator is run as
-a run's actor runs it, without Ray, and its records are on disk at the end, but the report is a command of
-its own; `raybench-run` in the last load is all of `raybench run`, Ray's start and the report included.
+a run's actor runs it, without Ray; its records are on disk at the end, the report is not made.
+`raybench-run`, in the last load only, is all of `raybench run`: Ray's own start, its processes on the same
+core, and the report.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from types import ModuleType
 
@@ -151,6 +152,18 @@ def test_every_peer_is_asked_for_the_load_it_is_given(program: ModuleType, tmp_p
 def test_what_is_absent_is_said(tmp_path: Path) -> None:
     assert "locust" in str(peers.missing("locust", tmp_path))
     assert peers.missing("vllm", peers.own_environment()) is None  # a Python is there; vLLM is its business
+
+
+def test_the_null_server_suits_other_clients() -> None:
+    """A model to ask for, and requests without an id kept apart."""
+    with measure.served(measure.Load("few", Answer(tokens=1), requests=2), 0) as (url, _):
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=5) as told:
+            assert [model["object"] for model in json.load(told)["data"]] == ["model"]
+        for _ in range(2):
+            urllib.request.urlopen(f"{url}/v1/chat/completions", b"{}", timeout=5).read()
+        with urllib.request.urlopen(f"{url}/log", timeout=5) as told:
+            log = json.load(told)
+    assert len(log) == 2 and all(len(stamps) == 2 for stamps in log.values())
 
 
 def test_the_whole_process_tree_is_counted(tmp_path: Path) -> None:

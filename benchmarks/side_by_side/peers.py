@@ -104,7 +104,9 @@ def raybench(load: Load, url: str, place: Place) -> Command:
 
 
 def raybench_run(load: Load, url: str, place: Place) -> Command | None:
-    """The whole of `raybench run`, Ray's own start and the report included; its start is what it is for."""
+    """The whole of `raybench run`, Ray's own start and the report included, for its wall time only: Ray does
+    not wait for the processes it starts, so what they cost never reaches whoever waits for Ray.
+    """
     if load.name != "ten":
         return None
     output = str(place.scratch / "run")
