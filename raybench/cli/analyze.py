@@ -99,10 +99,11 @@ def command(
     interrupted; of several runs, the worst.
     """
     from raybench.analysis import summarise
-    from raybench.rundir import RunError, open_run
+    from raybench.rundir import RunError, keep_freed_memory, open_run
     from raybench.rundir.capacity import holds_capacity
     from raybench.rundir.remote import local
 
+    keep_freed_memory()
     if len(runs) == 1 and holds_capacity(runs[0]):
         _capacity_run(runs[0], format_, output)
         return

@@ -71,9 +71,10 @@ def command(
     from raybench.analysis.comparable import NotComparable
     from raybench.analysis.compare import Settings, compare
     from raybench.report.comparison import render
-    from raybench.rundir import RunError, open_run
+    from raybench.rundir import RunError, keep_freed_memory, open_run
     from raybench.rundir.remote import local
 
+    keep_freed_memory()
     before, after = (base, *more_base), (new, *more_new)
     if repeated := {p for p in (*before, *after) if [*before, *after].count(p) > 1} - {base, new}:
         names = ", ".join(sorted(map(str, repeated)))
