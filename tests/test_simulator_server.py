@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import simulations
 
-from raybench.schema import Outcome, Requests
+from raybench.schema import Outcome, Requests, Timeline
 
 TEN_SECONDS = {
     "step_base": 0.1,
@@ -204,3 +204,31 @@ def test_back_off_leaves_a_free_slot_idle_for_a_while() -> None:
     assert gaps.min() > 0 and gaps.max() < 0.5
     # The least of two uniform draws is a third of the interval on average; the last waits alone.
     assert gaps.mean() == pytest.approx(0.5 / 3, rel=0.35)
+
+
+class Broken:
+    """A policy of somebody's own."""
+
+    name = "broken"
+
+    def decide(self, seen: Any) -> Any:
+        raise ZeroDivisionError("replicas")
+
+
+def test_a_policy_that_fails_is_named_with_the_time() -> None:
+    with pytest.raises(ValueError, match=r"^the policy failed at 0\.\d+ s: ZeroDivisionError: replicas$"):
+        simulations.run(autoscaling={"policy": f"{__name__}:Broken", "max_replicas": 2})
+
+
+def test_what_waits_inside_the_engine_counts_where_the_engine_is_asked() -> None:
+    """A cache for one request at a time: the router sees nobody waiting, the engine knows better."""
+    keys: dict[str, Any] = {
+        "arrival": {"process": "bursts", "size": 6, "every": 60.0},
+        "slots": 8,
+        "emulated": {**TEN_SECONDS, "kv_cache_tokens": 130},
+        "request": {"prompt": "x" * 360},  # 94 tokens
+    }
+    for source, waiting, serving in (("serve", 0.0, 6.0), ("engine", 5.0, 1.0)):
+        run = simulations.run(**keys, autoscaling={"max_replicas": 1, "depth_source": source})
+        found = simulations.rows(run, Timeline)[2]
+        assert (found[Timeline.waiting], found[Timeline.serving]) == (waiting, serving)

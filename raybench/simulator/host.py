@@ -29,6 +29,10 @@ from raybench.simulator.watch import Watch
 DEPLOYMENT = "llm"
 
 
+class PolicyError(ValueError):
+    """A policy that raised instead of deciding."""
+
+
 class Host:
     """Replicas, their number, and who decides about it."""
 
@@ -65,10 +69,11 @@ class Host:
         self.stopping: list[Replica] = []
         # what was pushed last
         self.waiting = self.serving = 0.0
-        self._busy = 0
+        self._busy, self._next_push_ns = 0, self._push_phase_ns
         self._marks: deque[tuple[int, int, int]] = deque()  # instant, integrals of waiting and serving
         # ticks
         self._planned_ns, self._ticked_ns = NEVER, -1
+        self._wanted_ns = NEVER  # when the policy wants to be asked, where a push comes before
         self._silent_ns: int | None = None  # since which tick the policy has not been asked
         self._asked = False
         self._knocked = False
@@ -84,7 +89,7 @@ class Host:
             self._state(-self._start_ns - self._tick_ns, replica, ReplicaState.STARTING)
             self._state(-self._tick_ns, replica, ReplicaState.RUNNING)
             self._server.open_replica(0, replica)
-        self._server.at(self._push_phase_ns, self._push)
+        self._server.at(self._next_push_ns, self._push)
         self._tick_at(0)
 
     @property
@@ -124,17 +129,22 @@ class Host:
         if waiting != self.waiting or serving != self.serving or busy != self._busy:
             self.waiting, self.serving, self._busy = waiting, serving, busy
             self._tick_at(t_ns)
-        elif waiting == server.waiting and serving == server.serving and not self._tick_all:
-            # Nothing moved for a whole look-back: only a push after a change will say something else.
-            server.on_change = self._wake
-            return
-        server.at(t_ns + self._push_ns, self._push)
+        else:
+            self._tick_at(self._wanted_ns)
+            self._wanted_ns = NEVER
+            if waiting == server.waiting and serving == server.serving and not self._tick_all:
+                # Nothing moved for a whole look-back: only a push after a change will say something else.
+                server.on_change = self._wake
+                self._next_push_ns = NEVER
+                return
+        self._next_push_ns = t_ns + self._push_ns
+        server.at(self._next_push_ns, self._push)
 
     def _wake(self, t_ns: int) -> None:
         """The load changes at `t_ns`, for the first time since the last push."""
         server = self._server
         server.on_change = None
-        next_ns = self._grid(t_ns, self._push_phase_ns, self._push_ns)
+        self._next_push_ns = next_ns = self._grid(t_ns, self._push_phase_ns, self._push_ns)
         last_ns = next_ns - self._push_ns
         marks = self._marks
         if marks[-1][0] < last_ns:  # as all the pushes in between would have left it
@@ -157,7 +167,7 @@ class Host:
 
     def _tick_at(self, t_ns: int) -> None:
         """The first tick at or after `t_ns` that has not been yet is gone through."""
-        if self._decided_already:
+        if self._decided_already or t_ns == NEVER:
             return
         tick_ns = self._grid(max(t_ns, self._ticked_ns + 1), self._tick_phase_ns, self._tick_ns)
         if tick_ns < self._planned_ns:
@@ -167,7 +177,7 @@ class Host:
     def _tick(self, t_ns: int, _: None) -> None:
         if t_ns != self._planned_ns:
             return
-        self._planned_ns, self._ticked_ns = NEVER, t_ns
+        self._planned_ns, self._wanted_ns, self._ticked_ns = NEVER, NEVER, t_ns
         if self._tick_all:
             self._tick_at(t_ns)
         available = len(self._server.open)
@@ -198,15 +208,21 @@ class Host:
             self._busy,
             unbroken,
         )
-        decision = self._policy.decide(seen)
+        try:
+            decision = self._policy.decide(seen)
+        except Exception as error:  # somebody's own class may raise anything; live, Serve's number would stay
+            raise PolicyError(f"the policy failed at {now_s:g} s: {type(error).__name__}: {error}") from error
         target = min(max(decision.target, self._least), self._most)
         if target != self.target:
             self._decided(t_ns, seen, target, decision)
             self._tick_at(t_ns)
         elif not self._tick_all and self._next_decision_s is not None:
             next_s = self._next_decision_s(seen)
-            if next_s != inf:
-                self._tick_at(ceil((next_s - SLACK_S) * NS))
+            wanted_ns = ceil((next_s - SLACK_S) * NS) if next_s != inf else NEVER
+            if wanted_ns < self._next_push_ns:
+                self._tick_at(wanted_ns)
+            else:
+                self._wanted_ns = wanted_ns  # if the next push says nothing new
 
     def _decided(self, t_ns: int, seen: Observation, target: int, decision: Decision) -> None:
         self._watch.event(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,10 @@ class Tables:
         self._codes = codes
         self._replica_names = pa.array([r.name for r in server.replicas], pa.utf8())
 
+    @cached_property
+    def _planned_ns(self) -> Ints:
+        return scheduling.planned_ns(self._done.plan)
+
     @property
     def outcomes(self) -> dict[str, int]:
         """Outcome -> rows, without those that never happened."""
@@ -65,7 +70,7 @@ class Tables:
                 yield self._requests(start, min(start + BATCH, len(self._sent)), columns)
             return
         if table is Schedule:
-            yield from self._done.plan.select(columns).to_batches()
+            yield from self._done.plan.select(list(columns)).to_batches()
             return
         made = {Timeline: self._timeline, Replicas: self._replicas, Generators: self._generators}
         batch = made[table]() if table in made else self._events()
@@ -111,13 +116,13 @@ class Tables:
         got_first = stream & (first >= 0) & (chunks > 0)
         first_at = np.where(got_first, first + network_ns, NONE)
         last_at = np.where(got_first & ok, ended, NONE)
-        tokens: list[Ints | None] = []
-        if server.last_step is not None and (Requests.chunk_ns in columns or len(failed)):
-            tokens = self._tokens_ns(rows, chunks)
-            for i in failed:
-                came = tokens[i - rows.start]
-                if came is not None:
-                    last_at[i - rows.start] = came[-1]
+        for i in failed:
+            came = self._tokens_ns(i, int(chunks[i - rows.start]))
+            if came is not None:
+                last_at[i - rows.start] = came[-1]
+        stamps: list[Ints | None] = []
+        if server.last_step is not None and Requests.chunk_ns in columns:
+            stamps = [self._tokens_ns(i, k) for i, k in enumerate(chunks.tolist(), rows.start)]
         usage = np.where(ok, output, NONE)
         finish = np.where(ok, np.where(asked.limited[rows], 1, 0), -1)
         # Its name is in the head of its answer, and only there.
@@ -142,25 +147,23 @@ class Tables:
             Requests.bytes: np.zeros(n, np.int64),
             Requests.finish_reason: FINISH.take(pa.array(finish, mask=finish < 0)),
             Requests.replica: self._replica_names.take(pa.array(numbers, mask=numbers < 0)),
-            Requests.chunk_ns: _offsets(tokens) if tokens else pa.nulls(n, CHUNKS),
+            Requests.chunk_ns: _offsets(stamps) if stamps else pa.nulls(n, CHUNKS),
         }
         if Requests.phase in columns:
-            planned = scheduling.phases(self._scenario, scheduling.planned_ns(plan)[rows])
+            planned = scheduling.phases(self._scenario, self._planned_ns[rows])
             values[Requests.phase] = pa.DictionaryArray.from_arrays(pa.array(planned, pa.int8()), PHASES)
         return values
 
-    def _tokens_ns(self, rows: slice, chunks: Ints) -> list[Ints | None]:
-        """When the client got each token of each row; None for rows without any."""
-        server, output = self._done.server, self._done.asked.output
-        found: list[Ints | None] = []
-        for i, n in zip(range(rows.start, rows.stop), chunks.tolist(), strict=True):
-            history = server.replicas[server.replica_of[i]].history if n else None
-            if history is None or server.last_step is None:
-                found.append(None)
-                continue
-            steps = history.steps(i, output[i], server.last_step[i])[:n]
-            found.append(history.ends_ns(steps) + server.network_ns)
-        return found
+    def _tokens_ns(self, i: int, chunks: int) -> Ints | None:
+        """When the client got each of the `chunks` tokens of request `i`; None where there are none, or where
+        chunks are not recorded.
+        """
+        server = self._done.server
+        history = server.replicas[server.replica_of[i]].history if chunks else None
+        if history is None or server.last_step is None:
+            return None
+        steps = history.steps(i, self._done.asked.output[i], server.last_step[i])[:chunks]
+        return history.ends_ns(steps) + server.network_ns
 
     def _anchors(self, rows: slice) -> Ints:
         if scheduling.load_kind(self._scenario) is LoadKind.CLOSED:
