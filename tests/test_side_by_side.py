@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 from types import ModuleType
@@ -181,3 +183,25 @@ def test_the_whole_process_tree_is_counted(tmp_path: Path) -> None:
     assert cost["cpu_s"] >= 0.4
     subprocess.run([*launch, sys.executable, "-c", "raise SystemExit(7)"], check=True, timeout=30)
     assert json.loads(report.read_text())["rc"] == 7
+
+
+def test_a_launcher_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    sleeper = (
+        f"import os, pathlib, time\npathlib.Path({str(told)!r}).write_text(str(os.getpid()))\ntime.sleep(60)"
+    )
+    launch = [
+        sys.executable,
+        str(BENCHMARKS / "side_by_side" / "launch.py"),
+        "0",
+        "50",
+        str(tmp_path / "cost"),
+    ]
+    with subprocess.Popen([*launch, sys.executable, "-c", sleeper]) as process:
+        while not (told.exists() and told.read_text()):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(20) == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told.read_text()), 0)

@@ -69,6 +69,7 @@ def reap(until_s: float) -> bool:
 def main(core: int, limit_s: float, report: Path, command: list[str]) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     os.sched_setaffinity(0, {core})  # inherited by everything started here
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of `except` below: nothing stays behind
     begin_s = time.monotonic()
     with subprocess.Popen(command, start_new_session=True) as process:
         try:
@@ -76,6 +77,9 @@ def main(core: int, limit_s: float, report: Path, command: list[str]) -> None:
         except subprocess.TimeoutExpired:
             rc = 124
             end_all()
+        except BaseException:
+            end_all()
+            raise
     wall_s = time.monotonic() - begin_s
     left_over = 0
     if not reap(time.monotonic() + GRACE_S):
