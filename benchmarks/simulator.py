@@ -6,7 +6,7 @@
 Method. One process, nothing else running. The scenario: Poisson arrivals at 10/s for 24 h (about 864,000
 requests), answers of 128 tokens on average (exponential), 32 slots, the queue-depth policy between 1 and 2
 replicas, no chunks recorded. Timed by CPU time, whole: from the scenario to the six tables, every column of
-every batch once made. Parts are timed as well, then the run is repeated; the least of three counts, as noise
+every batch once made. Parts are timed as well, then the run is repeated; the least of two counts, as noise
 only ever adds. Memory is the process's largest resident size, less what it had before.
 """
 
@@ -25,7 +25,7 @@ from raybench.schema import TABLES
 from raybench.simulator import simulate
 from raybench.simulator.run import Run
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def scenario(hours: float, **autoscaling: Any) -> Scenario:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from raybench import schedule as scheduling
 from raybench.analysis import Question, summarise
+from raybench.analysis.comparable import differences
 from raybench.report import render
 from raybench.scenario import ScenarioError
 from raybench.schema import TABLES, Events, Requests, RunStatus, Timeline
@@ -180,6 +182,12 @@ def test_the_report_is_one_of_a_simulation() -> None:
     text = render(summarise(run, Question()))
     assert "SIMULATED" in text and "VALID" in text and "calibrate" not in text
     assert run.manifest.measured["engine_model"]["source"]
+
+
+def test_a_comparison_with_a_live_run_says_which_is_simulated() -> None:
+    made = simulations.run().manifest
+    live = replace(made, measured={})
+    assert [d.key for d in differences([made], [live])] == ["simulated"]
 
 
 def test_batches_have_the_columns_that_are_asked_for_in_their_order() -> None:

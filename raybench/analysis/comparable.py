@@ -88,6 +88,8 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     facts["schedule hash"] = manifest.schedule_sha256[:12]
     facts["generators used"] = manifest.generators
     facts |= {f"version of {k}": v for k, v in manifest.versions.items()}
+    if manifest.measured.get("simulated"):
+        facts["simulated"] = True
     machine = manifest.measured.get("machine")
     facts |= {f"machine.{k}": v for k, v in machine.items()} if isinstance(machine, Mapping) else {}
     return facts

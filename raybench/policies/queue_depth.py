@@ -96,13 +96,13 @@ class QueueDepth:
         if not self.min_replicas <= seen.target <= self.max_replicas:
             return seen.now_s
         since = self._updated(seen)
-        starts = [
-            since.deep if self._may_step_up(seen) else None,
-            self._down_since(seen, since) if self._may_step_down(seen) else None,
-        ]
-        return min(
-            (max(start + self.window_s, seen.now_s) for start in starts if start is not None), default=inf
-        )
+        start = inf
+        if since.deep is not None and self._may_step_up(seen):
+            start = since.deep
+        down = self._down_since(seen, since)
+        if down is not None and down < start and self._may_step_down(seen):
+            start = down
+        return max(start + self.window_s, seen.now_s)
 
     def _updated(self, seen: Observation) -> _Since:
         """The stretches with the present sample added, or begun by it after a gap or a foreign change."""

@@ -88,9 +88,9 @@ class Engine:
     """
 
     __slots__ = (
-        "_base_ns", "_cache", "_constant_ns", "_emitted", "_finishing", "_first_ns", "_fresh", "_gone_kv",
+        "_cache", "_constant_ns", "_emitted", "_finishing", "_first_ns", "_fresh", "_gone_kv",
         "_growth_ns", "_history", "_kv", "_order", "_output", "_per_kv_ns", "_per_prefill_ns",
-        "_per_sequence_ns", "_prefill", "_prefill_ns", "_prompt", "_running", "_size", "_slots", "_steps",
+        "_prefill", "_prefill_ns", "_prompt", "_running", "_size", "_sized_ns", "_slots", "_steps",
         "_t_ns", "_waiting", "due_ns", "model", "preemptions", "step",
     )  # fmt: skip
 
@@ -105,8 +105,9 @@ class Engine:
         self.model = model
         self._prompt, self._output, self._first_ns = prompt, output, first_ns
         self._history = history
-        self._base_ns = model.step_base_s * NS
-        self._per_sequence_ns = model.step_per_sequence_s * NS
+        base_ns, per_sequence_ns = model.step_base_s * NS, model.step_per_sequence_s * NS
+        # A step of b sequences and an empty cache.
+        self._sized_ns = [base_ns + per_sequence_ns * (b - 1) for b in range(model.slots + 1)]
         self._per_kv_ns = model.step_per_kv_token_s * NS
         self._per_prefill_ns = NS / model.prefill_tokens_per_s
         self._slots, self._cache = model.slots, model.kv_cache_tokens
@@ -271,9 +272,7 @@ class Engine:
             return
         kv = self._kv
         self._growth_ns = growth_ns = self._per_kv_ns * size
-        self._constant_ns = constant_ns = (
-            self._base_ns + self._per_sequence_ns * (size - 1) + self._per_kv_ns * kv
-        )
+        self._constant_ns = constant_ns = self._sized_ns[size] + self._per_kv_ns * kv
         self._prefill_ns = prefill_ns = self._prefill * self._per_prefill_ns
         fresh = self._fresh
         if fresh:
@@ -281,11 +280,11 @@ class Engine:
             for sequence in fresh:
                 first_ns[sequence] = at_ns
         finishing, running = self._finishing, self._running
-        first = finishing[0]
-        while running.get(first[2]) != first[0]:
+        last_step, _, sequence = finishing[0]
+        while running.get(sequence) != last_step:
             heappop(finishing)
-            first = finishing[0]
-        steps = first[0] - self.step
+            last_step, _, sequence = finishing[0]
+        steps = last_step - self.step
         if size > 1:
             until_full = (self._cache - kv) // size
             if until_full < steps:

@@ -161,7 +161,7 @@ class Host:
 
     def _grid(self, t_ns: int, phase_ns: int, period_ns: int) -> int:
         """The first instant of the grid at or after `t_ns`."""
-        return phase_ns + -((phase_ns - t_ns) // period_ns) * period_ns
+        return t_ns + (phase_ns - t_ns) % period_ns
 
     # --- who decides -------------------------------------------------------------------------------
 
@@ -169,7 +169,9 @@ class Host:
         """The first tick at or after `t_ns` that has not been yet is gone through."""
         if self._decided_already or t_ns == NEVER:
             return
-        tick_ns = self._grid(max(t_ns, self._ticked_ns + 1), self._tick_phase_ns, self._tick_ns)
+        if t_ns <= self._ticked_ns:
+            t_ns = self._ticked_ns + 1
+        tick_ns = t_ns + (self._tick_phase_ns - t_ns) % self._tick_ns
         if tick_ns < self._planned_ns:
             self._planned_ns = tick_ns
             self._server.at(tick_ns, self._tick, last=True)
@@ -195,15 +197,18 @@ class Host:
                 self._aim(t_ns, 1)
             return
         now_s = t_ns / NS
-        gap_s = (t_ns - self._silent_ns + self._tick_ns) / NS if self._silent_ns is not None else 0.0
-        unbroken = self._asked and not self._tick_all and gap_s <= GAP_S + SLACK_S
-        self._silent_ns, self._asked = None, True
+        unbroken = self._asked and not self._tick_all
+        if self._silent_ns is not None:
+            gap_s = (t_ns - self._silent_ns + self._tick_ns) / NS
+            unbroken = unbroken and gap_s <= GAP_S + SLACK_S
+            self._silent_ns = None
+        self._asked = True
         seen = Observation(
             now_s,
             self.waiting,
             self.serving,
             available,
-            max(0, self.target - available),
+            self.target - available if self.target > available else 0,
             self.target,
             self._busy,
             unbroken,
@@ -212,17 +217,20 @@ class Host:
             decision = self._policy.decide(seen)
         except Exception as error:  # somebody's own class may raise anything; live, Serve's number would stay
             raise PolicyError(f"the policy failed at {now_s:g} s: {type(error).__name__}: {error}") from error
-        target = min(max(decision.target, self._least), self._most)
+        target = decision.target
+        if target != self.target:
+            target = min(max(target, self._least), self._most)
         if target != self.target:
             self._decided(t_ns, seen, target, decision)
             self._tick_at(t_ns)
         elif not self._tick_all and self._next_decision_s is not None:
             next_s = self._next_decision_s(seen)
-            wanted_ns = ceil((next_s - SLACK_S) * NS) if next_s != inf else NEVER
-            if wanted_ns < self._next_push_ns:
-                self._tick_at(wanted_ns)
-            else:
-                self._wanted_ns = wanted_ns  # if the next push says nothing new
+            if next_s != inf:
+                wanted_ns = ceil((next_s - SLACK_S) * NS)
+                if wanted_ns < self._next_push_ns:
+                    self._tick_at(wanted_ns)
+                else:
+                    self._wanted_ns = wanted_ns  # if the next push says nothing new
 
     def _decided(self, t_ns: int, seen: Observation, target: int, decision: Decision) -> None:
         self._watch.event(
