@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import wait
 
 import pytest
+import tuning
+from ray import cloudpickle
 from tuning import Noisy, settings
 
 from raybench.fleet.ray_executor import RayExecutor
 from raybench.simulator.tune import Rules, Search
 from raybench.simulator.tune_workers import Inline
+
+
+@pytest.fixture(autouse=True)
+def by_value() -> Iterator[None]:
+    """Workers do not have the tests' own modules."""
+    modules = [tuning, sys.modules[__name__]]
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    yield
+    for module in modules:
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 def fail(text: str) -> None:

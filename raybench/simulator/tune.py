@@ -240,7 +240,7 @@ class Search:
                 try:
                     future = self._executor.submit(self._simulated, self._settings[i], repeat)
                 except Exception as error:  # a pool that lost a process takes no more work
-                    raise TuneError(f"{what}: {type(error).__name__}: {error}") from error
+                    raise TuneError(f"{what}: {_in_one_line(error)}") from error
                 pending[future] = i, repeat
                 if future.done() or len(pending) >= IN_FLIGHT:
                     done += self._collect(pending)
@@ -260,5 +260,11 @@ class Search:
             try:
                 self.trials[i][repeat] = future.result()
             except (CancelledError, Exception) as error:
-                raise TuneError(f"setting #{i}, repeat {repeat}: {type(error).__name__}: {error}") from error
+                raise TuneError(f"setting #{i}, repeat {repeat}: {_in_one_line(error)}") from error
         return len(ready)
+
+
+def _in_one_line(error: BaseException) -> str:
+    """Of an error that brings a traceback from another process, the last line: what went wrong there."""
+    *before, last = str(error).strip().splitlines() or [""]
+    return last if before else f"{type(error).__name__}: {last}"
