@@ -248,7 +248,8 @@ histogram. ✓ median within 20%, ○ inside the band of {kept["repeats"]} repea
 {_table(["profile", "figure", "published", "simulated", "90% of the repeats", ""], rows)}
 
 The bands are wide because the runs were short: {published("every-30s").raw["derived"]["answered"]} answers of
-very different lengths in every-30s say little. A narrower band would take more requests, not a better model.
+very different lengths in every-30s say little for or against any model. A narrower band would take more
+requests.
 
 ![Latencies over percentiles and histograms, published and simulated](published-latency.svg)
 
