@@ -49,6 +49,8 @@ def section() -> str:
 
 {table}
 
+raybench's own verdict on both would have been INVALID: 99% of the plan must be sent.
+
 **The client was capped.** In every-6s answers took {six["average_s"]:.1f} s on average, {latency_s:,.0f} s
 together. Over the {load_s:,} s of sending that is {latency_s:,.0f} / {load_s:,} = {latency_s / load_s:.1f}
 requests in flight; over the whole {six["total_s"]:,.0f} s, {latency_s / six["total_s"]:.1f}. A client that

@@ -34,8 +34,8 @@ The refusals explain more than the quick answers. While nothing was up, 37 or so
 each 15 s, and cost the client no place; when the first replica came, the queue grew behind it, and the second
 one took as long to come. That is where the answers cut at 300 s come from: two replicas from the start would
 about have kept up with one request each 15 s. p25 falls at the edge between refusals and answers, which is
-why its band is wide. The simulation cuts fewer requests than were cut: the lower bound of the published share is
-inside the band, but above the median. The one transport error of 149 requests is not modelled.""",
+why its band is wide. The simulation cuts fewer requests than were cut: the lower bound of the published share
+is inside the band, but above the median. The one transport error of 149 requests is not modelled.""",
     "every-6s": """
 The client was at its limit throughout: its places, not the schedule, set the load. Latency is then places
 over throughput whatever else happens, and the fit is good for that reason.""",
