@@ -273,12 +273,13 @@ class Engine:
         kv = self._kv
         self._growth_ns = growth_ns = self._per_kv_ns * size
         self._constant_ns = constant_ns = self._sized_ns[size] + self._per_kv_ns * kv
-        self._prefill_ns = prefill_ns = self._prefill * self._per_prefill_ns
-        fresh = self._fresh
-        if fresh:
+        prefill_ns = 0.0
+        if self._prefill:
+            prefill_ns = self._prefill * self._per_prefill_ns
             first_ns, at_ns = self._first_ns, t_ns + int(prefill_ns + constant_ns)
-            for sequence in fresh:
+            for sequence in self._fresh:
                 first_ns[sequence] = at_ns
+        self._prefill_ns = prefill_ns
         finishing, running = self._finishing, self._running
         last_step, _, sequence = finishing[0]
         while running.get(sequence) != last_step:

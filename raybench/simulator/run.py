@@ -106,6 +106,7 @@ class Run:
         if not self._plan.num_rows:
             self._all_over(0)
         self._loop()
+        self._server.release()
         assert self._load_ns is not None, "every request is accounted for"
         watch.event(self._end_ns, EventKind.RUN_ENDED, name, status="complete")
         first_ns = min(e["t_ns"] for e in watch.events)

@@ -51,8 +51,7 @@ class Server:
         deployment, load, delays = scenario.deployment, scenario.load, scenario.simulation.serve
         assert deployment is not None, "checked by `simulate`"
         router, gateway = deployment.router, scenario.simulation.gateway
-        n = len(asked.prompt)
-        self._stepped = self._step  # bound once: it is planned three times a request
+        n, self._stepped = len(asked.prompt), self._step  # bound once: it is planned with every request
         self._heap, self._asked, self._model = heap, asked, model
         self._fate, self._stream = asked.fate, load.request.stream
         self._slots, queued = model.slots, deployment.max_queued_requests
@@ -64,9 +63,8 @@ class Server:
         self._patience_ns = min(self._timeout_ns, self._limit_ns) - self.network_ns
         self._record_chunks = load.record_chunks and load.request.stream
         self._random = Random(int(Draws(scenario.seed, ROUTER).raw(1)[0]))
-        self._backoff_ns = (
-            router.initial_backoff if router.backoff_multiplier == 1 else router.max_backoff
-        ) * NS
+        grows = router.backoff_multiplier > 1  # then a long wait has come to the longest
+        self._backoff_ns = (router.max_backoff if grows else router.initial_backoff) * NS
         self._dispatch_ns = round(delays.dispatch * NS)
         self._poll_ns = NEVER
         # of each request, instants as the client sees them
@@ -89,7 +87,7 @@ class Server:
         self._unexpired: deque[int] = deque()  # in the order of sending
         self._expiry_ns = NEVER
         self.on_ended: Callable[[int, int], None] | None = None  # request, the client's instant
-        self.on_drained: Callable[[int, Replica], None] = _nothing
+        self.on_drained: Callable[[int, Replica], None] = _nobody
         self.on_change: Callable[[int], None] | None = None  # set while somebody sleeps on the load
         self.on_all_over: Callable[[int], None] = _nobody
         self.on_knock: Callable[[int], None] = _nobody  # a request refused while nothing is available
@@ -102,6 +100,13 @@ class Server:
         """Plans an event; with `last`, after the others of its instant."""
         self.order += 1
         heappush(self._heap, (t_ns, self.order + LAST * last, action, argument))
+
+    def release(self) -> None:
+        """The run is over: lets go of all who listen, so that nothing holds on to it in a circle."""
+        del self._stepped
+        self.on_drained = self.on_all_over = self.on_knock = _nobody
+        self.on_ended = self.on_change = None
+        self._heap.clear()
 
     def add_replica(self) -> Replica:
         history = History() if self._record_chunks else None
@@ -219,11 +224,11 @@ class Server:
             heappush(self._heap, (due_ns, self.order, self._stepped, replica))
         if not ended:
             return
-        done_ns = t_ns + self.network_ns
+        done_ns, fate = t_ns + self.network_ns, self._fate
         for i in ended:
             if last_step is not None:
                 last_step[i] = engine.step
-            if self._fate is not None and self._fate[i]:
+            if fate is not None and fate[i]:
                 self._broken(t_ns, i)
             else:
                 self._over(i, done_ns)
@@ -390,9 +395,5 @@ class Server:
             self.state[i] = CUT
 
 
-def _nothing(t_ns: int, replica: Replica) -> None:
-    """Nobody listens."""
-
-
-def _nobody(t_ns: int) -> None:
+def _nobody(*_: object) -> None:
     """Nobody listens."""
