@@ -15,7 +15,7 @@ by anyway: after each read the client looks whether a row is due (`Client.due_ns
 | a look at the clock after each read | 50 ns | late by one read at most while the loop is busy |
 
 The lead follows the wake-ups seen: up quickly when one took longer, down slowly otherwise, so that
-nine in ten are in time and the spin is no longer than they need. The eighth keeps a high rate from
+three in four are in time and the spin is no longer than they need. The eighth keeps a high rate from
 spending the loop on spinning: streams are read in between, whatever the rate.
 """
 
@@ -112,7 +112,7 @@ class OpenSender:
 
     def _ring(self) -> None:
         if monotonic_ns() - self._armed_ns > self._lead_ns:
-            self._lead_ns = min(self._lead_ns + 9 * _LEAD_STEP_NS, LEAD_MAX_NS)
+            self._lead_ns = min(self._lead_ns + 3 * _LEAD_STEP_NS, LEAD_MAX_NS)
         else:
             self._lead_ns = max(self._lead_ns - _LEAD_STEP_NS, LEAD_MIN_NS)
         self._dispatch()
