@@ -239,8 +239,7 @@ def _advice(t: Tuning) -> str:
 
 def _frontier(t: Tuning) -> Section:
     f = t.found
-    shown = dict.fromkeys([*f.frontier, OWN, *(i for i in (f.chosen, f.nearest) if i is not None)])
-    rows = sorted(shown, key=lambda i: (f.standings[i].replica_seconds or 0.0, i))
+    rows = sorted(_shown(t), key=lambda i: (f.standings[i].replica_seconds or 0.0, i))
     besides = ", but for those that name what beats them" if len(rows) > len(f.frontier) else ""
     notes = [f"Nothing that was searched is both cheaper and better than one of these{besides}."]
     if f.random:
@@ -250,10 +249,16 @@ def _frontier(t: Tuning) -> Section:
     return Section(f"The frontier of cost against {t.against.name}", (_grid(t, rows), Lines(tuple(notes))))
 
 
+def _shown(t: Tuning) -> set[int]:
+    """The frontier, and those that are looked for beside it."""
+    f = t.found
+    return {*f.frontier, OWN, *(i for i in (f.chosen, f.nearest) if i is not None)}
+
+
 def _rest(t: Tuning, every: bool) -> Section | None:
     standings = t.found.standings
     rest = sorted(
-        (i for i, s in enumerate(standings) if s.fate in (Fate.DOMINATED, Fate.SAME)),
+        (i for i, s in enumerate(standings) if s.fate in (Fate.DOMINATED, Fate.SAME) and i not in _shown(t)),
         key=lambda i: (standings[i].fate is Fate.SAME, standings[i].replica_seconds or 0.0, i),
     )
     if not rest:
