@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-import raybench.simulator.tune_trial as trials
+import raybench.tuning.trial as trials
 from raybench.analysis import summarise
 from raybench.cli.main import main
 from raybench.scenario import Autoscaling, Scenario, load
 from raybench.schema import Exit
 from raybench.simulator import simulate
-from raybench.simulator.tune_trial import with_autoscaling
+from raybench.tuning.trial import with_autoscaling
 
 SMALL = """
 name: small

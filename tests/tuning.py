@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from raybench.scenario import Autoscaling
-from raybench.simulator.tune import ROUNDS, Rules, Search
-from raybench.simulator.tune_found import Tuned
-from raybench.simulator.tune_trial import Trial
-from raybench.simulator.tune_workers import Inline
+from raybench.tuning.found import Tuned
+from raybench.tuning.search import ROUNDS, Rules, Search
+from raybench.tuning.trial import Trial
+from raybench.tuning.workers import Inline
 
 LIMIT_S = 10.0
 

@@ -119,10 +119,10 @@ def command(
 
     from raybench.analysis.question import scenario_objectives
     from raybench.report.tuned import Tuning, comment, render
-    from raybench.simulator.tune import Rules, Search, TuneError
-    from raybench.simulator.tune_scenario import confirming
-    from raybench.simulator.tune_settings import SettingsError, grid, read_vary
-    from raybench.simulator.tune_trial import Against, trial
+    from raybench.tuning.scenario import confirming
+    from raybench.tuning.search import Rules, Search, TuneError
+    from raybench.tuning.settings import SettingsError, grid, read_vary
+    from raybench.tuning.trial import Against, trial
 
     try:
         weighed = Against.of(against)
@@ -232,7 +232,7 @@ def _executor(address: str | None, workers: int | None) -> Iterator[Executor]:
         return
     many = workers or len(os.sched_getaffinity(0))
     if many == 1:
-        from raybench.simulator.tune_workers import Inline
+        from raybench.tuning.workers import Inline
 
         yield Inline()
         return

@@ -15,11 +15,11 @@ from raybench.report.blocks import Block, Grid, Lines, Pairs, Section, Verbatim
 from raybench.report.tuned_json import to_object
 from raybench.report.units import NOTHING, duration, number, per_second, percent
 from raybench.scenario import Scenario
-from raybench.simulator.tune import Rules
-from raybench.simulator.tune_confidence import least_share
-from raybench.simulator.tune_found import OWN, Confirmation, Fate, Tuned
-from raybench.simulator.tune_settings import Grid as Searched
-from raybench.simulator.tune_trial import Against
+from raybench.tuning.confidence import least_share
+from raybench.tuning.found import OWN, Confirmation, Fate, Tuned
+from raybench.tuning.search import Rules
+from raybench.tuning.settings import Grid as Searched
+from raybench.tuning.trial import Against
 
 FORMATS = ("text", "markdown", "json")
 MOST_ROWS = 20

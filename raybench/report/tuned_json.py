@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from raybench.simulator.tune_confidence import least_share
-from raybench.simulator.tune_found import Confirmation, Saving
+from raybench.tuning.confidence import least_share
+from raybench.tuning.found import Confirmation, Saving
 
 if TYPE_CHECKING:
     from raybench.report.tuned import Tuning

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 from raybench.analysis.student import critical
 from raybench.schema import Exit
-from raybench.simulator.frontier import Point, dominates, frontier
-from raybench.simulator.tune_trial import Trial
+from raybench.tuning.frontier import Point, dominates, frontier
+from raybench.tuning.trial import Trial
 
 OWN = 0
 """The scenario's own setting is the first."""

@@ -12,11 +12,11 @@ from tuning import LIMIT_S, Noisy, Table, first_runs, made, pareto, search, sett
 
 from raybench.scenario import Autoscaling
 from raybench.schema import Exit
-from raybench.simulator.frontier import dominates, frontier, layers
-from raybench.simulator.tune import ROUNDS, Rules, Search, TuneError
-from raybench.simulator.tune_found import OWN, Fate, Tuned
-from raybench.simulator.tune_trial import Trial
-from raybench.simulator.tune_workers import Inline
+from raybench.tuning.found import OWN, Fate, Tuned
+from raybench.tuning.frontier import dominates, frontier, layers
+from raybench.tuning.search import ROUNDS, Rules, Search, TuneError
+from raybench.tuning.trial import Trial
+from raybench.tuning.workers import Inline
 
 FEW = st.integers(0, 12).map(float)  # few values, so that there are ties
 TRIALS = st.lists(st.tuples(FEW, st.integers(1, 20).map(float), FEW), min_size=1, max_size=60)

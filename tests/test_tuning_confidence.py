@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from raybench.simulator.tune import Rules
-from raybench.simulator.tune_confidence import at_most, least_share, misses_allowed, runs_needed
+from raybench.tuning.confidence import at_most, least_share, misses_allowed, runs_needed
+from raybench.tuning.search import Rules
 
 CHANCE = st.floats(0.001, 0.999)
 

@@ -13,8 +13,8 @@ from ray import cloudpickle
 from tuning import Noisy, settings
 
 from raybench.fleet.ray_executor import RayExecutor
-from raybench.simulator.tune import Rules, Search
-from raybench.simulator.tune_workers import Inline
+from raybench.tuning.search import Rules, Search
+from raybench.tuning.workers import Inline
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ import yaml
 
 from raybench.policies import POLICIES, make
 from raybench.scenario import Scenario, load
-from raybench.simulator.tune_ranges import default_ranges, maxima
-from raybench.simulator.tune_scenario import confirming
-from raybench.simulator.tune_settings import SettingsError, grid, read_vary
+from raybench.tuning.ranges import default_ranges, maxima
+from raybench.tuning.scenario import confirming
+from raybench.tuning.settings import SettingsError, grid, read_vary
 
 DEMO = Path(__file__).parent.parent / "scenarios" / "demo.yaml"
 

@@ -18,7 +18,7 @@ from raybench.policies import POLICIES, OptionError, Parameters, make, parameter
 from raybench.scenario import Autoscaling, Scenario
 from raybench.scenario.units import WRITTEN
 from raybench.scenario.words import right_for, shown
-from raybench.simulator.tune_ranges import BOUNDS, Ranges, default_ranges, written_value
+from raybench.tuning.ranges import BOUNDS, Ranges, default_ranges, written_value
 
 MOST_SETTINGS = 5_000
 """Settings in one search. Each is simulated at least once."""

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from raybench.scenario import Scenario
-from raybench.simulator.tune_settings import Setting
+from raybench.tuning.settings import Setting
 
 _SUFFIX = "-tuned"
 _LONGEST_NAME = 80

@@ -9,7 +9,7 @@
 
 A setting passes when so few of its fresh runs miss an objective that, at a share of runs meeting them below
 the one stated (90%), this would happen with a probability of at most the error: an exact one-sided binomial
-test (see `tune_confidence`). Choosing among noisy results favours the lucky ones, so that the runs of the
+test (see `confidence`). Choosing among noisy results favours the lucky ones, so that the runs of the
 search do not count here; and since several candidates may be tried, the first has half of the error to spend,
 the second a quarter, and so on (Bonferroni's inequality with weights): whatever is tried, a setting that does
 not hold is chosen with a probability of at most 1 − confidence.
@@ -25,10 +25,10 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from dataclasses import dataclass
 
 from raybench.scenario import Autoscaling
-from raybench.simulator.frontier import Point, layers
-from raybench.simulator.tune_confidence import at_most, misses_allowed, runs_needed
-from raybench.simulator.tune_found import OWN, Confirmation, Tuned, distance, found, point
-from raybench.simulator.tune_trial import Trial
+from raybench.tuning.confidence import at_most, misses_allowed, runs_needed
+from raybench.tuning.found import OWN, Confirmation, Tuned, distance, found, point
+from raybench.tuning.frontier import Point, layers
+from raybench.tuning.trial import Trial
 
 ROUNDS = (3, 9, 27)
 """Runs that a setting has after each round of the search."""
