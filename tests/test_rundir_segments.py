@@ -133,6 +133,26 @@ def test_full_disk_mid_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ke
     assert len(opened.problems) == (1 if kept else 0)
 
 
+def test_a_directory_that_cannot_be_written_to_for_a_while(tmp_path: Path) -> None:
+    """Found when a stream is rolled: an OSError, the batch can be written again, and nothing else is lost."""
+    run = create(tmp_path / "r", runs.manifest())
+    sink = LocalSink(run.path, "g000", roll_bytes=1)
+    sink.write(Requests, rows(10))
+    place, aside = run.path / Requests.name, tmp_path / "aside"
+    place.rename(aside)
+    place.write_text("in the way")  # permissions do not stop root, who runs tests in containers; this does
+    for _ in range(2):
+        with pytest.raises(OSError, match="requests"):
+            sink.write(Requests, rows(10, 10))
+    place.unlink()
+    aside.rename(place)
+    sink.write(Requests, rows(10, 10))
+    sink.close()
+    opened = open_run(run.path)
+    found = [i for b in opened.batches(Requests, [Requests.request_id]) for i in b.column(0).to_pylist()]
+    assert sorted(found) == list(range(20)) and not opened.problems
+
+
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "write_some", lambda file, data: file.write(data[:7]))
     run = create(tmp_path / "r", runs.manifest())
