@@ -229,14 +229,24 @@ def test_ctrl_c_ends_the_processes_too_and_shows_no_traceback(small: Path) -> No
     command = [sys.executable, "-m", "raybench", "tune", str(small), "--workers", "2", *TWO[:2]]
     command += ["--repeats", "100000"]
     running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Whatever started these tests in the background may have left the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert running.stderr is not None
-    for line in running.stderr:
-        if "confirming" in line:
-            break
-    os.killpg(running.pid, signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    try:
+        for line in running.stderr:
+            if "confirming" in line:
+                break
+        os.killpg(running.pid, signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    except BaseException:
+        os.killpg(running.pid, signal.SIGKILL)
+        raise
     assert running.returncode == Exit.INCOMPLETE, out + err
     assert "INTERRUPTED" in out and "before the interruption" in out and "Traceback" not in out + err
     for _ in range(300):  # those that end are gone once somebody has asked for them
