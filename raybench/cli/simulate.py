@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +14,7 @@ import click
 
 from raybench.cli.main import bad_input, fail
 from raybench.cli.reporting import page, price_option
+from raybench.cli.working import Bar, processes
 from raybench.schema.vocabulary import Exit
 
 if TYPE_CHECKING:
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from raybench.rundir import Run
     from raybench.simulator import Simulated
     from raybench.simulator.bands import Bands
-
-LINE_PERIOD_S = 5.0
 
 
 @click.command()
@@ -118,8 +114,12 @@ def command(
             if repeats > 1:
                 from raybench.simulator import bands as repeated
 
-                with _executor(workers, repeats) as executor:
-                    told = bar.count("repeats", repeats)
+                many = min(workers or len(os.sched_getaffinity(0)), repeats)
+                with processes(many) as executor:
+
+                    def told(done: int) -> None:
+                        bar("repeats", done, repeats)
+
                     first = repeated.headline(summary)
                     bands = repeated.bands(checked, question, first, repeats, executor, told)
     except (RunError, DataFileError) as error:
@@ -181,70 +181,3 @@ def _rendered(summary: Summary, bands: Bands | None, format_: str) -> str:
     if format_ == "markdown":
         return f"{render(summary, format_)}\n\n{markdown.document([further]).replace('# ', '## ', 1)}"
     return f"{render(summary, format_)}\n\n{text.document([further])}"
-
-
-@contextmanager
-def _executor(workers: int | None, repeats: int) -> Iterator[Executor]:
-    """Processes that leave Ctrl-C to this one."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    many = min(workers or len(os.sched_getaffinity(0)), repeats)
-    pool = ProcessPoolExecutor(many, multiprocessing.get_context("spawn"), initializer=_ignore_interrupt)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()  # nobody waits for what it simulates now
-
-
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-class Bar:
-    """How far it is: a bar in a terminal, now and then a line in a pipe. On standard error."""
-
-    def __init__(self) -> None:
-        self._shown: Any = None
-        self._at = time.monotonic()
-
-    def __enter__(self) -> Bar:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self._shown = Progress(console=Console(stderr=True), transient=True)
-            self._shown.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown is not None:
-            self._shown.stop()
-
-    def share(self, what: str) -> Callable[[float], None]:
-        """Takes shares from 0 to 1; quick to call."""
-        told = self.count(what, 100)
-        shown = [0]
-
-        def tell(share: float) -> None:
-            percent = int(share * 100)
-            if percent > shown[0]:
-                shown[0] = percent
-                told(percent)
-
-        return tell
-
-    def count(self, what: str, of: int) -> Callable[[int], None]:
-        """Takes how many of `of` are done."""
-        task = self._shown.add_task(what, total=of) if self._shown is not None else None
-
-        def tell(done: int) -> None:
-            if self._shown is not None:
-                self._shown.update(task, completed=done)
-            elif time.monotonic() - self._at >= LINE_PERIOD_S:
-                self._at = time.monotonic()
-                click.echo(f"{what}: {done} of {of}", err=True)
-
-        return tell

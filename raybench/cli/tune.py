@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from raybench.cli.main import bad_input, fail
 from raybench.cli.reporting import price_option
+from raybench.cli.working import Bar, processes
 from raybench.schema.vocabulary import Exit
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from raybench.scenario import Scenario
-
-LINE_PERIOD_S = 5.0
 
 
 def _percent(context: click.Context, parameter: click.Parameter, value: str) -> float:
@@ -139,7 +135,7 @@ def command(
         return
     settings = [s.autoscaling for s in searched.settings]
     try:
-        with Bar() as bar, _executor(address, workers) as executor:
+        with Bar("runs", at_once=True) as bar, _executor(address, workers) as executor:
             search = Search(settings, partial(trial, loaded, weighed), executor, rules,
                             lower=not weighed.more_is_better, progress=bar)  # fmt: skip
             try:
@@ -236,58 +232,5 @@ def _executor(address: str | None, workers: int | None) -> Iterator[Executor]:
 
         yield Inline()
         return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    pool = ProcessPoolExecutor(many, multiprocessing.get_context("spawn"), initializer=_ignore_interrupt)
-    try:
+    with processes(many) as pool:
         yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()  # whatever it simulates now, nobody waits for
-
-
-def _ignore_interrupt() -> None:
-    """Ctrl-C goes to every process of the terminal; the search alone decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-class Bar:
-    """How far the search is: a bar in a terminal, now and then a line in a pipe. On standard error."""
-
-    def __init__(self) -> None:
-        self._shown: Any = None
-        self._task: Any = None
-        self._what, self._at = "", 0.0
-
-    def __enter__(self) -> Bar:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            text = TextColumn("{task.description}", markup=False)
-            columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._shown = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._shown.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._shown is not None:
-            self._shown.stop()
-
-    def __call__(self, what: str, done: int, of: int) -> None:
-        if self._shown is not None:
-            if what != self._what:
-                if self._task is not None:
-                    self._shown.remove_task(self._task)
-                self._task, self._what = self._shown.add_task(what, total=of), what
-            self._shown.update(self._task, completed=done, total=of)
-        elif of and (what != self._what or time.monotonic() - self._at >= LINE_PERIOD_S):
-            self._what, self._at = what, time.monotonic()
-            self.say(f"{what}: {done} of {of} runs")
-
-    def say(self, text: str) -> None:
-        click.echo(text, err=True)
