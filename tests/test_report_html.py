@@ -16,6 +16,7 @@ import pytest
 import runs
 from click.testing import CliRunner
 
+from raybench.analysis.question import Question
 from raybench.cli.main import main
 from raybench.cli.reporting import report
 from raybench.report.blocks import Grid, Lines, Pairs, Verbatim
@@ -239,7 +240,7 @@ def test_a_page_is_of_one_run(tmp_path: Path) -> None:
 
 def test_a_run_leaves_its_page_beside_the_text(tmp_path: Path) -> None:
     run = _run(tmp_path / "run")
-    assert report(run, "text") is Exit.OBJECTIVES_MISSED
+    assert report(run, Question(), "text").exit_code is Exit.OBJECTIVES_MISSED
     assert (run / "report.txt").exists() and "</html>" in (run / "report.html").read_text()
 
 
@@ -251,6 +252,6 @@ def test_a_chart_that_fails_costs_a_line_and_not_the_run(
 
     monkeypatch.setattr("raybench.cli.reporting.page", broken)
     run = _run(tmp_path / "run")
-    assert report(run, "text") is Exit.OBJECTIVES_MISSED
+    assert report(run, Question(), "text").exit_code is Exit.OBJECTIVES_MISSED
     assert "report.html: could not be made: RuntimeError: no such font" in capsys.readouterr().err
     assert (run / "report.txt").exists() and not (run / "report.html").exists()
