@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raybench.analysis import summarise
+from raybench.client.null_server import Answer
 from raybench.fleet.bracket import Bracketing, Settings
+from raybench.generator.selftest import null_server
 from raybench.rundir import capacity as files
 from raybench.rundir import open_run
 from raybench.scenario.models import Scenario
@@ -49,6 +52,19 @@ def scenario(**objectives: float) -> Scenario:
     )
 
 
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server that is there already, whose answers take a tenth of a second: quicker than a deployment."""
+    with null_server(Answer(tokens=5, gap_s=0.02)) as (address, _):
+        yield address
+
+
+def at(url: str, **objectives: float) -> Scenario:
+    keys = scenario(**objectives).model_dump(mode="json", exclude_unset=True)
+    del keys["deployment"]
+    return Scenario.model_validate(keys | {"target": {"url": url, "model": "null"}})
+
+
 def test_a_bracket_is_found_and_every_probe_is_a_run(tmp_path: Path) -> None:
     """Started far above its edge: down by halves, until a rate is sustained."""
     lines: list[str] = []
@@ -80,22 +96,21 @@ def test_a_bracket_is_found_and_every_probe_is_a_run(tmp_path: Path) -> None:
     assert any(line.startswith("probe-01: 16/s missed") for line in lines)
 
 
-def test_interrupted_it_keeps_the_bracket_so_far(tmp_path: Path) -> None:
+def test_interrupted_it_keeps_the_bracket_so_far(tmp_path: Path, url: str) -> None:
     def tell(line: str) -> None:
         if line.startswith("probe-02: ") and " for " in line:
             search.interrupt()
 
-    search = Bracketing(scenario(e2e_p95=15.0), tmp_path / "c", SHORT, tell=tell)
+    search = Bracketing(at(url, e2e_p95=15.0), tmp_path / "c", SHORT, tell=tell)
     found = search.run()
     assert found == files.read(tmp_path / "c")
     assert (found.status, found.exit_code, found.found) == (RunStatus.INTERRUPTED, Exit.INCOMPLETE, False)
     assert [p.judged for p in found.probes][1:] == ["interrupted"]
     assert (found.requests_per_s is None) != (found.not_sustained_per_s is None)
-    assert status("raybench") is None
 
 
-def test_what_even_an_idle_replica_misses_is_hopeless(tmp_path: Path) -> None:
-    found = Bracketing(scenario(e2e_p95=0.01), tmp_path / "c", SHORT).run()
+def test_what_even_an_idle_replica_misses_is_hopeless(tmp_path: Path, url: str) -> None:
+    found = Bracketing(at(url, e2e_p95=0.01), tmp_path / "c", SHORT).run()
     assert (found.status, found.exit_code) == (RunStatus.COMPLETE, Exit.OBJECTIVES_MISSED)
     assert found.probes == [] and found.requests_per_s is None
     assert found.why_ended.startswith("hopeless: the median is") and "even alone" in found.why_ended
