@@ -1,6 +1,7 @@
 """How fast and how small is the analysis, and does DuckDB compute the same figures faster?
 
     python benchmarks/analysis.py [--rows 10_000_000] [--directory /tmp/raybench-analysis] [--keep]
+    python benchmarks/analysis.py --times 10        # a run ten times as large, from the same tables
 
 Method. A run of ROWS requests is made from seeded random numbers, by two generators whose batches hold as
 many rows as one second of 1,000 requests/s gives, then compacted (`raybench compact`). Three programs compute
@@ -15,11 +16,16 @@ the same figures, each in a process of its own, in turns, warm cache:
 Printed: wall and CPU seconds from opening the run to the figures, imports left out (on a machine with other
 work the CPU seconds are the ones to compare), and the largest resident memory of the process (ru_maxrss),
 imports included. The programs' percentiles are compared; a difference is an error.
+
+With `--times`, raybench alone reads the compacted tables so many times over, each time with other request
+ids: as many rows as a run of that size has, without a disk for it. What it shows is time and memory;
+percentiles have to stay what they are once over, and sums to be so many times as large.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import resource
 import shutil
@@ -27,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +132,31 @@ def planned(first: int, n: int) -> pa.RecordBatch:
 # --- the programs -----------------------------------------------------------------------------------
 
 
-def by_raybench(path: Path) -> dict[str, Any]:
+class Again:
+    """A run whose requests and schedule are those of another, several times over. A `Source`."""
+
+    def __init__(self, run: Any, times: int) -> None:
+        self._run, self._times = run, times
+        self.manifest = dataclasses.replace(run.manifest, planned=run.manifest.planned * times)
+
+    def batches(self, table: Any, columns: Any) -> Iterator[pa.RecordBatch]:
+        for time_ in range(self._times if table in (Requests, Schedule) else 1):
+            for batch in self._run.batches(table, columns):
+                if time_ and R.request_id in columns:
+                    at = list(columns).index(R.request_id)
+                    ids = pa.array(batch.column(at).to_numpy() + time_ * self._run.manifest.planned)
+                    batch = batch.set_column(at, batch.schema.field(at), ids)
+                yield batch
+
+
+def by_raybench(path: Path, times: int = 1) -> dict[str, Any]:
     from raybench.analysis import summarise
     from raybench.rundir import keep_freed_memory, open_run
 
     keep_freed_memory()  # as `raybench analyze` does
     start = time.perf_counter()
-    s = summarise(open_run(path))
+    run = open_run(path)
+    s = summarise(run if times == 1 else Again(run, times))
     wall = time.perf_counter() - start
     found = {
         "lateness": s.lateness,
@@ -213,25 +238,28 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", choices=list(PROGRAMS), action="append")
+    parser.add_argument("--times", type=int, default=1, help="read the compacted tables so many times over")
     parser.add_argument("--program", help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.program:
         cpu = time.process_time()
-        found = PROGRAMS[options.program][0](options.path)
+        program = PROGRAMS[options.program][0]
+        found = program(options.path) if options.times == 1 else by_raybench(options.path, options.times)
         found["cpu_s"] = time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps(found | {"peak_bytes": peak}))
         return
     directory = options.directory or Path(tempfile.mkdtemp(prefix="raybench-analysis-"))
     try:
-        measure(directory, options.rows, options.repeats, options.only or list(PROGRAMS))
+        only = options.only or list(PROGRAMS)[: 1 if options.times > 1 else None]
+        measure(directory, options.rows, options.repeats, only, options.times)
     finally:
         if not options.keep:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def measure(directory: Path, rows: int, repeats: int, programs: list[str]) -> None:
+def measure(directory: Path, rows: int, repeats: int, programs: list[str], times: int) -> None:
     from raybench.rundir import compact, open_run
 
     if not (directory / "streams").exists():
@@ -242,19 +270,24 @@ def measure(directory: Path, rows: int, repeats: int, programs: list[str]) -> No
     size = sum(f.stat().st_size for f in (directory / "streams" / R.name).iterdir())
     tight = (directory / "compact" / "requests.arrow").stat().st_size
     print(f"{rows:,} requests: {size / rows:.0f} bytes a row in streams, {tight / rows:.0f} compacted")
+
+    def once(name: str, times: int) -> dict[str, Any]:
+        path = str(directory / PROGRAMS[name][1])
+        command = [sys.executable, __file__, "--program", name, "--path", path, "--times", str(times)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in programs}
     for _ in range(repeats):
         for name in programs:
-            command = [
-                sys.executable,
-                __file__,
-                "--program",
-                name,
-                "--path",
-                str(directory / PROGRAMS[name][1]),
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            results[name].append(json.loads(done.stdout))
+            results[name].append(once(name, times))
+    if times > 1:
+        expected = once(programs[0], 1)["figures"]
+        expected |= {key: times * expected[key] for key in ("good", "tokens")}
+        figures = [r["figures"] for runs in results.values() for r in runs]
+        if any(one != expected for one in figures):
+            raise SystemExit(f"{figures} and {expected}")
     for name, runs in results.items():
         wall, cpu = (sorted(r[key] for r in runs) for key in ("wall_s", "cpu_s"))
         peak = max(r["peak_bytes"] for r in runs) / 2**20
