@@ -135,7 +135,7 @@ def test_a_load_as_a_scenario(tmp_path: Path) -> None:
 
 
 def test_every_peer_is_asked_for_the_load_it_is_given(program: ModuleType, tmp_path: Path) -> None:
-    place = peers.Place(Path("/opt/peers/some"), tmp_path, tmp_path)
+    place = peers.Place(Path("peers/some"), tmp_path, tmp_path)
     for name, peer in peers.PEERS.items():
         asked = {
             load: peer.command(peer.sized(program.LOADS[load]), "http://h:1", place) for load in program.LOADS
