@@ -4,6 +4,11 @@ A read is stamped once, when it arrives. The C parser takes the framing apart an
 `list.append`, so that no Python function runs per chunk; the joined body then goes to the reader that
 the head called for. Everything rare is an exception (`Failed`).
 
+Once a stream has shown how its chunks end, a short read that ends so is stamped and put off. `HOLD` of
+them are parsed together, or fewer as soon as a read ends otherwise, the connection closes or the request
+fails: nobody waits for what a chunk says, only for when it came. A processor that slept until a chunk
+came runs its first instructions slowly, so those for one read are kept few.
+
 No reference cycle outlives a connection (the parser, which holds the connection, is dropped with the
 transport), since the collector is off while a generator runs.
 """
@@ -13,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-import zlib
 from collections.abc import Callable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -21,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 
 from raybench.client.exchange import Exchange, Failed
+from raybench.client.inflate import CUT_OFF, Inflate, inflate, too_large
 from raybench.client.openai import tidy
 from raybench.client.sse import EventReader
 from raybench.client.whole import RefusalReader, WholeReader
@@ -32,7 +37,11 @@ if TYPE_CHECKING:
 MAX_HEAD = 64 * 2**10
 """Bytes of a response head, with all 1xx heads before it."""
 _LARGE_HEAD = f"a response head of more than {MAX_HEAD} bytes"
-_INFLATED = 2**18  # bytes decompressed at once
+HOLD = 32
+"""Reads of one stream put off at most: with `HOLD_BYTES` each, 32 KiB for each stream in flight."""
+HOLD_BYTES = 1024
+_ONE_EACH = list(range(1, HOLD + 1))
+_FAULTS = (Failed, httptools.HttpParserUpgrade, httptools.HttpParserError)
 
 
 class Connection(asyncio.Protocol):
@@ -49,15 +58,17 @@ class Connection(asyncio.Protocol):
         "head_done",
         "head_size",
         "headers",
+        "held",
+        "held_ns",
         "inflate",
         "keep",
         "now_ns",
         "parser",
         "parts",
-        "plain",
         "poll",
         "pool",
         "reader",
+        "tail",
         "transport",
     )
 
@@ -71,11 +82,13 @@ class Connection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.done: Callable[[Exchange], None] | None = None
         self.reader: EventReader | WholeReader | RefusalReader | None = None
-        self.inflate: Any = None
-        self.plain = 0  # bytes of the body after decompression
+        self.inflate: Inflate | None = None
         self.parts: list[bytes] = []
         self.headers: dict[bytes, bytes] = {}
         self.now_ns = 0  # instant of the read being worked on
+        self.tail = b""  # what a read ends with that may be put off; empty while none may
+        self.held: list[bytes] = []  # reads put off
+        self.held_ns: list[int] = []  # and when they came
         self.head_size = 0
         self.begun = False  # a byte of the answer was received
         self.head_done = False
@@ -121,47 +134,24 @@ class Connection(asyncio.Protocol):
             self.poll.register(self.fd, select.POLLIN | select.POLLRDHUP)
 
     def data_received(self, data: bytes) -> None:
-        self.now_ns = now_ns = monotonic_ns()
-        exchange = self.exchange
-        if exchange is None:  # nobody asked
-            self.drop()
-            return
-        self.begun = True
-        if not self.head_done:
-            self.head_size += len(data)
-        try:
-            try:
-                self.parser.feed_data(data)
-            finally:
-                # What came before a fault in the framing still counts.
-                parts = self.parts
-                if parts:
-                    body = parts[0] if len(parts) == 1 else b"".join(parts)
-                    parts.clear()
-                    exchange.bytes += len(body)
-                    if self.inflate is None and self.reader is not None:
-                        self.reader.feed(body, now_ns)
-                    else:
-                        self._inflated(body, now_ns)
-                    if exchange.bytes > self.client.max_answer_bytes:
-                        self._oversize()
-            if self.complete:
-                self._end(now_ns)
-            elif not self.head_done and self.head_size > MAX_HEAD:
-                raise Failed(Outcome.PROTOCOL_ERROR, _LARGE_HEAD)
-        except Failed as failed:
-            self._faulty(failed, now_ns)
-        except httptools.HttpParserUpgrade:
-            self._faulty(Failed(Outcome.PROTOCOL_ERROR, "the server switched protocols"), now_ns)
-        except httptools.HttpParserError as fault:
-            self._misframed(fault, now_ns)
+        now_ns = monotonic_ns()
+        if self.tail and len(data) <= HOLD_BYTES and data.endswith(self.tail):
+            self.held_ns.append(now_ns)
+            self.held.append(data)
+            if len(self.held) == HOLD:
+                self.catch_up()
+        else:
+            if self.held:
+                self.catch_up()
+            self._read(data, now_ns)
         if now_ns >= self.client.due_ns:
             self.client.on_due()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         now_ns = monotonic_ns()
-        self.parser = None
         self.transport = None
+        self.catch_up()
+        self.parser = None
         self.pool.forget(self)
         if self.exchange is not None:
             failed = self._lost(exc, now_ns)
@@ -198,8 +188,35 @@ class Connection(asyncio.Protocol):
             self.transport.write(request[wrote:] if wrote else request)
         return True
 
+    def catch_up(self) -> None:
+        """Parses the reads put off, each with the instant at which it came."""
+        if not self.held:
+            return
+        reads, stamps = self.held, self.held_ns
+        self.held, self.held_ns = [], []
+        parts = self.parts
+        marks: list[int] = []  # how many parts there were after each read
+        try:
+            try:
+                for data in reads:
+                    self.parser.feed_data(data)
+                    marks.append(len(parts))
+            finally:
+                if len(marks) < len(reads):
+                    marks.append(len(parts))
+                self._bodies(marks, stamps)
+                self.now_ns = stamps[len(marks) - 1]
+            if self.complete:
+                self._end(self.now_ns)
+        except _FAULTS as fault:
+            self._broken(fault)
+
     def fail(self, outcome: Outcome, reason: str, now_ns: int) -> None:
-        """Ends the exchange badly and drops the connection, on which more of the answer may follow."""
+        """Ends the exchange badly and drops the connection, on which more of the answer may follow.
+
+        If what was received before ends it by itself, that stands.
+        """
+        self.catch_up()
         self.drop()
         self._finish(outcome, reason, now_ns)
 
@@ -210,6 +227,89 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     # --- within ---
+
+    def _read(self, data: bytes, now_ns: int) -> None:
+        """Takes in one read."""
+        exchange = self.exchange
+        if exchange is None:  # nobody asked
+            self.drop()
+            return
+        self.now_ns = now_ns
+        self.begun = True
+        if not self.head_done:
+            self.head_size += len(data)
+        try:
+            try:
+                self.parser.feed_data(data)
+            finally:
+                # What came before a fault in the framing still counts.
+                parts = self.parts
+                if parts:
+                    body = parts[0] if len(parts) == 1 else b"".join(parts)
+                    parts.clear()
+                    self._body(exchange, body, now_ns)
+            if self.complete:
+                self._end(now_ns)
+            elif self.head_done:
+                self._expect()
+            elif self.head_size > MAX_HEAD:
+                raise Failed(Outcome.PROTOCOL_ERROR, _LARGE_HEAD)
+        except _FAULTS as fault:
+            self._broken(fault)
+
+    def _body(self, exchange: Exchange, body: bytes, now_ns: int) -> None:
+        exchange.bytes += len(body)
+        reader = self.reader
+        if reader is not None:
+            if self.inflate is None:
+                reader.feed(body, now_ns)
+            else:
+                for plain in self.inflate.pieces(body):
+                    reader.feed(plain, now_ns)
+        if exchange.bytes > self.client.max_answer_bytes:
+            raise too_large(self.client.max_answer_bytes)
+
+    def _bodies(self, marks: list[int], stamps: list[int]) -> None:
+        """What several reads brought: parts[marks[i - 1] : marks[i]] came at stamps[i]."""
+        exchange, reader = self.exchange, self.reader
+        assert exchange is not None
+        parts = self.parts[:]
+        self.parts.clear()
+        if (
+            marks == _ONE_EACH[: len(parts)]
+            and isinstance(reader, EventReader)
+            and exchange.bytes + HOLD * HOLD_BYTES <= self.client.max_answer_bytes
+        ):
+            size = reader.feed_each(parts, stamps)
+            if size:
+                exchange.bytes += size
+                return
+        at = 0
+        for mark, now_ns in zip(marks, stamps, strict=False):
+            if mark > at:
+                self.now_ns = now_ns
+                self._body(exchange, b"".join(parts[at:mark]), now_ns)
+                at = mark
+
+    def _expect(self) -> None:
+        """Whether the next read may be put off, and by which end it is known.
+
+        No such read ends the answer: a chunked body ends with an empty line after a line of its own,
+        an event with two line feeds and the chunk around it with one more line; a body that ends with
+        the connection is caught up with there. A body of a known length is left alone.
+        """
+        reader = self.reader
+        if isinstance(reader, EventReader) and self.inflate is None and self.framing != "length":
+            end = reader.chunk_end()
+            self.tail = end + b"\r\n" if end and self.framing == "chunked" else end
+
+    def _broken(self, fault: Exception) -> None:
+        if isinstance(fault, Failed):
+            self._faulty(fault, self.now_ns)
+        elif isinstance(fault, httptools.HttpParserUpgrade):
+            self._faulty(Failed(Outcome.PROTOCOL_ERROR, "the server switched protocols"), self.now_ns)
+        else:
+            self._misframed(fault, self.now_ns)
 
     def _head(self, status: int) -> None:
         exchange = self.exchange
@@ -235,40 +335,13 @@ class Connection(asyncio.Protocol):
             self.reader = EventReader(exchange, self.client.record_chunks, self.client.shapes)
         else:
             self.reader = WholeReader(exchange, kind)
-        coding = headers.get(b"content-encoding", b"identity").strip().lower()
-        self.inflate, self.plain = None, 0
-        if coding in (b"gzip", b"x-gzip", b"deflate"):
-            self.inflate = zlib.decompressobj(47)  # 32 + 15: gzip or zlib by its header
-        elif coding not in (b"", b"identity"):
-            raise Failed(
-                Outcome.PROTOCOL_ERROR, f"content-encoding {tidy(coding.decode('latin-1'))}, never asked for"
-            )
-
-    def _inflated(self, body: bytes, now_ns: int) -> None:
-        """A server that compresses unasked is read all the same, within the same bound."""
-        reader = self.reader
-        if reader is None:
-            return
-        try:
-            while body:
-                plain = self.inflate.decompress(body, _INFLATED)
-                self.plain += len(plain)
-                if self.plain > self.client.max_answer_bytes:
-                    self._oversize()
-                if plain:
-                    reader.feed(plain, now_ns)
-                body = self.inflate.unconsumed_tail
-        except zlib.error as fault:
-            raise Failed(Outcome.PROTOCOL_ERROR, f"not the compression it says: {fault}") from None
-
-    def _oversize(self) -> None:
-        raise Failed(Outcome.PROTOCOL_ERROR, f"an answer of more than {self.client.max_answer_bytes} bytes")
+        self.inflate = inflate(headers.get(b"content-encoding", b""), self.client.max_answer_bytes)
 
     def _end(self, now_ns: int) -> None:
         reader = self.reader
         assert reader is not None
-        if self.inflate is not None and not self.inflate.eof and self.plain:
-            raise Failed(Outcome.STREAM_CUT, "the compressed answer breaks off")
+        if self.inflate is not None and not self.inflate.complete and self.inflate.size:
+            raise Failed(Outcome.STREAM_CUT, CUT_OFF)
         reader.end(now_ns)
         self._finish(Outcome.OK, None, now_ns)
 
@@ -302,8 +375,8 @@ class Connection(asyncio.Protocol):
             return reader.failed()
         if self.framing == "close" and exc is None:
             try:
-                if self.inflate is not None and not self.inflate.eof:
-                    return Failed(Outcome.STREAM_CUT, "the compressed answer breaks off")
+                if self.inflate is not None and not self.inflate.complete:
+                    return Failed(Outcome.STREAM_CUT, CUT_OFF)
                 reader.end(now_ns)
             except Failed as failed:
                 return failed
@@ -319,6 +392,7 @@ class Connection(asyncio.Protocol):
         if exchange is None or done is None:
             return
         self.exchange = self.done = self.reader = self.inflate = None
+        self.tail = b""
         # A request still being written when its answer ended leaves the connection unfit for another.
         if self.keep and self.transport is not None and not self.transport.get_write_buffer_size():
             self.pool.idle[self] = None

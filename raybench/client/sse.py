@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Sequence
 
 from raybench.client.exchange import Exchange, Failed
 from raybench.client.openai import Meaning, decode, meaning, tidy
@@ -115,8 +116,9 @@ class EventReader:
                     self._count(1, now_ns)
                 return
         else:
+            decided = self.pending[-1].endswith(b"\r")  # by these bytes: a line end, and of which kind
             self.pending.append(data)
-            if b"\n" not in data and b"\r" not in data:
+            if not decided and b"\n" not in data and b"\r" not in data:
                 # No event ends here: gather, so that a huge event costs one join, not one a read.
                 self._grown(len(data))
                 return
@@ -138,6 +140,36 @@ class EventReader:
                 return
             data = data[:end]
         self._events(data, now_ns)
+
+    def chunk_end(self) -> bytes:
+        """What a chunk of this stream ends with; empty while that is not known, or no chunk has come."""
+        return self.suffix if self.exchange.chunks else b""
+
+    def feed_each(self, parts: Sequence[bytes], stamps: Sequence[int]) -> int:
+        """Parts of the body that came one by one, `stamps[i]` the instant of `parts[i]`. Returns their
+        bytes if each is one whole chunk; 0 if not, or if that needs a look at each, and nothing is done.
+
+        All parts together are n chunks and nothing else, and each of the n parts ends where a chunk does.
+        """
+        suffix, exchange = self.suffix, self.exchange
+        data = b"".join(parts)
+        if (
+            self.pending
+            or exchange.first_token_ns is None
+            or not suffix
+            or not data.startswith(self.prefix)
+            or self._alike(data, 0, len(data)) != len(parts)
+        ):
+            return 0
+        for part in parts:
+            if not part.endswith(suffix):
+                return 0
+        exchange.chunks += len(parts)
+        exchange.last_token_ns = stamps[-1]
+        if exchange.chunk_ns is not None:
+            first_ns = exchange.first_token_ns
+            exchange.chunk_ns.extend([now_ns - first_ns for now_ns in stamps])
+        return len(data)
 
     def end(self, now_ns: int) -> None:
         """The body is over. Returns if the stream was complete, else raises Failed."""
@@ -205,6 +237,15 @@ class EventReader:
         if stop < 0:
             return 0
         stop += len(suffix)
+        n = self._alike(data, at, stop)
+        if not n:
+            return 0
+        self._count(n, now_ns)
+        return stop
+
+    def _alike(self, data: bytes, at: int, stop: int) -> int:
+        """How many chunks lie between `at`, where a prefix begins, and `stop`, where a suffix ends, if
+        nothing else does, for the reasons that `_run` gives; else 0."""
         feeds = data.count(b"\n", at, stop)
         n = feeds >> 1
         if (
@@ -215,8 +256,7 @@ class EventReader:
             or data.count(self.seam, at, stop) != n - 1
         ):
             return 0
-        self._count(n, now_ns)
-        return stop
+        return n
 
     def _count(self, n: int, now_ns: int) -> None:
         exchange = self.exchange
