@@ -52,7 +52,7 @@ def test_a_slice_is_the_same_from_pieces_of_any_size(
     pieces = [table.slice(a, b - a).to_batches()[0] for a, b in pairwise(edges)]
     seen: list[int] = []
     for generator in range(generators):
-        found = schedule.part_of(pieces, generator, generators)
+        found = pa.Table.from_batches(schedule.part_of(pieces, generator, generators))
         assert found.equals(schedule.part(table, generator, generators))
         talked = set(found.column(Schedule.conversation).to_pylist())
         assert all(talk % generators == generator for talk in talked), "a conversation goes whole to one"

@@ -10,7 +10,7 @@ import gc
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from raybench.fleet.patience import Patient
 from raybench.fleet.shipping import ShippedSink
 from raybench.generator import Drive, Progress, Sink, Slice
 from raybench.generator.drive import rss_bytes
-from raybench.rundir import LocalSink, open_run
+from raybench.rundir import LocalSink, Mapped, mapped, open_run
 from raybench.scenario import Scenario
 from raybench.schema import LoadKind, Schedule
 from raybench.workload import Workload
@@ -41,6 +41,14 @@ def remaining(rows: pa.Table, now_ns: int, sent: int) -> pa.Table:
     if rows.column(Schedule.scheduled_ns).null_count:
         return rows.slice(sent)
     return rows.filter(pc.greater_equal(rows.column(Schedule.scheduled_ns), now_ns))
+
+
+def on_disk(pieces: Callable[[], Iterable[pa.RecordBatch]]) -> Mapped:
+    """A slice mapped from the temporary directory; in memory where there is no room for it."""
+    try:
+        return mapped(pieces(), Schedule.schema)
+    except OSError:
+        return Mapped(pa.Table.from_batches(pieces(), schema=Schedule.schema))
 
 
 PRIORITY = -10
@@ -64,10 +72,10 @@ class Generator:
         self.number = number
         self.writer = f"g{number:03d}.{uuid.uuid4().hex[:8]}"  # whoever takes its place has another
         self.drive: Drive | None = None
-        self._rows: pa.Table = Schedule.schema.empty_table()
+        self._plan = Mapped(Schedule.schema.empty_table())
         self._sink: Patient
         self._counted: Counted
-        self._make: Callable[[pa.Table], Drive]
+        self._make: Callable[[Mapped], Drive]
 
     def who(self) -> clocks.Identity:
         return clocks.identity(ray.get_runtime_context().get_node_id(), self.writer)
@@ -94,7 +102,7 @@ class Generator:
         """
         checked = Scenario.model_validate(scenario)
         local = run_path is not None and (Path(run_path) / "manifest.json").exists()
-        self._rows = self._part(checked, generators, run_path if local else None)
+        self._plan = self._part(checked, generators, run_path if local else None)
         workload = Workload(checked)
         headers: dict[str, str] = {}
         if checked.target is not None:
@@ -110,12 +118,12 @@ class Generator:
         def of_mine(total: int | None) -> int | None:
             return None if total is None else scheduling.share(total, self.number, generators)
 
-        def make(rows: pa.Table) -> Drive:
+        def make(plan: Mapped) -> Drive:
             return Drive(
                 Slice(
                     generator=self.number,
-                    schedule=rows,
-                    phases=scheduling.phases(checked, scheduling.planned_ns(rows)),
+                    schedule=plan.table,
+                    phases=scheduling.phases(checked, scheduling.planned_ns(plan.table)),
                     bodies=workload.body,
                     endpoints=endpoints,
                     timeout_s=checked.load.request.timeout,
@@ -125,6 +133,7 @@ class Generator:
                     load_end_ns=scheduling.duration_ns(checked),
                     record_chunks=checked.load.record_chunks,
                     run_prefix=run_prefix,
+                    passed=plan.passed,
                 ),
                 counted,
             )
@@ -132,17 +141,21 @@ class Generator:
         self._make = make
         gc.collect()
         gc.freeze()  # so that the drive's own collection, after t0 was told, has next to nothing to look at
-        return int(self._rows.num_rows)
+        return int(self._plan.table.num_rows)
 
-    def _part(self, scenario: Scenario, generators: int, run_path: str | None) -> pa.Table:
+    def _part(self, scenario: Scenario, generators: int, run_path: str | None) -> Mapped:
         """This slice, read from the run where that can be: a day's schedule as a whole is half a gigabyte."""
         if run_path is not None:
             run = open_run(run_path)
-            planned = run.batches(Schedule, Schedule.schema.names)
-            rows = scheduling.part_of(planned, self.number, generators)
+            names = Schedule.schema.names
+            plan = on_disk(lambda: self._of_mine(run.batches(Schedule, names), generators))
             if not run.problems:
-                return rows
-        return scheduling.part(scheduling.build(scenario), self.number, generators)
+                return plan
+        whole = scheduling.build(scenario)
+        return on_disk(lambda: self._of_mine(whole.to_batches(), generators))
+
+    def _of_mine(self, batches: Iterable[pa.RecordBatch], generators: int) -> Iterable[pa.RecordBatch]:
+        return scheduling.part_of(batches, self.number, generators)
 
     def start(self, t0_ns: int, sent_before: int | None = None) -> Progress:
         """Sends the slice from `t0_ns` on this host's monotonic clock; returns when it is all accounted for.
@@ -150,10 +163,11 @@ class Generator:
         `sent_before` makes this a replacement: the rows whose instants have passed stay with the generator
         that died (a closed loop's rows have no instants: the first `sent_before` of them do).
         """
-        rows = self._rows
+        plan = self._plan
         if sent_before is not None:
-            rows = remaining(rows, time.monotonic_ns() - t0_ns, sent_before)
-        self.drive = self._make(rows)
+            left = remaining(plan.table, time.monotonic_ns() - t0_ns, sent_before)
+            plan = on_disk(left.to_batches)
+        self.drive = self._make(plan)
         _ahead_of_others()
         return self._with_mine(self.drive.run(t0_ns))
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 
-from raybench.generator.slice import Bodies
+from raybench.generator.slice import Bodies, values_of
 from raybench.schema import Schedule
 
 FEW = 1024  # distinct bodies rendered before the run
@@ -21,17 +22,35 @@ AHEAD = 2048  # rows rendered ahead of the sender
 AHEAD_BYTES = 64 * 2**20
 
 
-def keys_of(schedule: pa.Table) -> np.ndarray:
-    """What a row's body depends on, as one int64: prompt in the upper half, limit + 1 (0: none) below."""
-    prompts = schedule.column(Schedule.prompt_id).to_numpy().astype(np.int64)
-    limits = schedule.column(Schedule.max_tokens).fill_null(-1).to_numpy().astype(np.int64)
-    keys: np.ndarray = (prompts << 32) + limits + 1
-    return keys
+_LOOK = 2**16  # rows looked at together
 
 
-def _render(render: Bodies, key: int) -> bytes:
-    limit = (key & 0xFFFFFFFF) - 1
-    return render(key >> 32, limit if limit >= 0 else None)
+class Keys:
+    """What each row's body depends on: its prompt and the limit on its answer, -1 for none. No copy."""
+
+    def __init__(self, schedule: pa.Table) -> None:
+        self.prompts = schedule.column(Schedule.prompt_id).to_numpy()
+        self.limits = values_of(schedule, Schedule.max_tokens, -1)
+
+    def few(self) -> list[tuple[int, int]] | None:
+        """The distinct ones; None if they are more than `FEW`."""
+        found: set[tuple[int, int]] = set()
+        for begin in range(0, len(self.prompts), _LOOK):
+            prompts, limits = self.prompts[begin : begin + _LOOK], self.limits[begin : begin + _LOOK]
+            both = np.unique((prompts.astype(np.int64) << 32) + limits + 1)
+            if len(both) > FEW:
+                return None
+            found.update(zip((both >> 32).tolist(), ((both & 0xFFFFFFFF) - 1).tolist(), strict=True))
+            if len(found) > FEW:
+                return None
+        return list(found)
+
+    def render(self, render: Bodies, row: int) -> bytes:
+        return _render(render, int(self.prompts[row]), int(self.limits[row]))
+
+
+def _render(render: Bodies, prompt: int, limit: int) -> bytes:
+    return render(prompt, limit if limit >= 0 else None)
 
 
 class Rendered:
@@ -39,27 +58,27 @@ class Rendered:
 
     waited = 0
 
-    def __init__(self, render: Bodies, keys: np.ndarray) -> None:
-        distinct, which = np.unique(keys, return_inverse=True)
-        self._bodies = [_render(render, key) for key in distinct.tolist()]
-        self._which = which.astype(np.int32).data
+    def __init__(self, render: Bodies, keys: Keys, distinct: list[tuple[int, int]]) -> None:
+        self._bodies = {key: _render(render, *key) for key in distinct}
+        self._prompts, self._limits = keys.prompts.data, keys.limits.data
 
     def take(self, row: int) -> bytes:
-        return self._bodies[self._which[row]]
+        return self._bodies[self._prompts[row], self._limits[row]]
 
     def close(self) -> None:
         """Nothing to end."""
 
 
 class LookAhead:
-    """Bodies rendered in row order by a thread, a bounded stretch ahead. Rows are taken in order.
+    """Bodies of `rows` rendered in order by a thread, a bounded stretch ahead, and taken in that order.
 
     A row taken before it is rendered waits for it (`waited` counts them): the request is then late,
     and its lateness says so.
     """
 
-    def __init__(self, render: Bodies, keys: np.ndarray) -> None:
+    def __init__(self, render: Bodies, keys: Keys, rows: Sequence[int]) -> None:
         self._keys = keys
+        self._rows = rows
         self._render = render
         self._ready: deque[bytes | Exception] = deque()
         self._made_bytes = 0  # written by the thread only
@@ -70,7 +89,7 @@ class LookAhead:
         self._thread = threading.Thread(target=self._run, name="raybench-bodies", daemon=True)
         self._thread.start()
         with self._changed:  # the first rows are due soon after the start
-            self._changed.wait_for(lambda: len(self._ready) >= min(64, len(keys)))
+            self._changed.wait_for(lambda: len(self._ready) >= min(64, len(rows)))
 
     def take(self, row: int) -> bytes:
         if not self._ready:
@@ -98,7 +117,7 @@ class LookAhead:
         return ahead >= AHEAD or (ahead >= 64 and self._made_bytes - self._taken_bytes >= AHEAD_BYTES)
 
     def _run(self) -> None:
-        for key in self._keys:
+        for row in self._rows:
             with self._changed:
                 while self._full() and not self._closed:
                     self._changed.wait(0.05)
@@ -106,7 +125,7 @@ class LookAhead:
                 return
             body: bytes | Exception
             try:
-                body = _render(self._render, int(key))
+                body = self._keys.render(self._render, row)
                 self._made_bytes += len(body)
             except Exception as error:
                 body = error
@@ -120,10 +139,10 @@ class Conversing:
     """Bodies of conversations: first turns ahead and in order, a later turn's as soon as the one before it
     was taken, so while that is being answered."""
 
-    def __init__(self, render: Bodies, keys: np.ndarray, later: np.ndarray) -> None:
+    def __init__(self, render: Bodies, keys: Keys, later: np.ndarray) -> None:
         self._render, self._keys = render, keys
         self._later = np.append(later, False).data
-        self._firsts = LookAhead(render, keys[~later])
+        self._firsts = LookAhead(render, keys, np.flatnonzero(~later).data)
         self._thread = ThreadPoolExecutor(1, "raybench-bodies-later")
         self._coming: dict[int, Future[bytes]] = {}
 
@@ -133,7 +152,7 @@ class Conversing:
 
     def take(self, row: int) -> bytes:
         if self._later[row + 1]:
-            self._coming[row + 1] = self._thread.submit(_render, self._render, int(self._keys[row + 1]))
+            self._coming[row + 1] = self._thread.submit(self._keys.render, self._render, row + 1)
         if self._later[row]:
             return self._coming.pop(row).result()
         return self._firsts.take(row)
@@ -148,8 +167,11 @@ Ready = Rendered | LookAhead | Conversing
 
 def prepared(render: Bodies, schedule: pa.Table) -> Ready:
     """Bodies for a slice: all of them now if they are few, else a stretch ahead."""
-    keys = keys_of(schedule)
-    if len(np.unique(keys)) <= FEW:
-        return Rendered(render, keys)
-    later = schedule.column(Schedule.turn).fill_null(0).to_numpy() > 0
-    return Conversing(render, keys, later) if later.any() else LookAhead(render, keys)
+    keys = Keys(schedule)
+    distinct = keys.few()
+    if distinct is not None:
+        return Rendered(render, keys, distinct)
+    later = values_of(schedule, Schedule.turn, 0) > 0
+    if later.any():
+        return Conversing(render, keys, later)
+    return LookAhead(render, keys, range(schedule.num_rows))

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from time import monotonic_ns
 from typing import Any
@@ -33,6 +33,7 @@ import pyarrow as pa
 
 from raybench.client import Client
 from raybench.generator.alarm import alarm
+from raybench.generator.slice import values_of
 from raybench.schema import Schedule
 
 NEVER = 2**63 - 1
@@ -47,28 +48,33 @@ Launch = Callable[[int, int | None], None]
 
 
 class Rows:
-    """What a sender needs of the schedule. Memoryviews give Python ints in 40 ns, without a copy."""
+    """What a sender needs of the schedule. Memoryviews give Python ints in 40 ns, without a copy: a plan
+    that is mapped from a file stays there, unless it holds conversations."""
 
     def __init__(self, schedule: pa.Table, t0_ns: int, load_end_ns: int | None) -> None:
-        instants = schedule.column(Schedule.scheduled_ns).fill_null(NEVER).to_numpy()
-        turns = schedule.column(Schedule.turn).fill_null(0).to_numpy()
-        think_ns = schedule.column(Schedule.think_ns).fill_null(0).to_numpy()
+        instants = values_of(schedule, Schedule.scheduled_ns, NEVER)
+        turns = values_of(schedule, Schedule.turn, 0)
         self.t0_ns = t0_ns
         self.end_ns = NEVER if load_end_ns is None else t0_ns + load_end_ns
-        self.count = len(turns)
-        self.think_ns = np.ascontiguousarray(think_ns, np.int64).data
+        self.think_ns = values_of(schedule, Schedule.think_ns, 0).data
+        self.firsts: Sequence[int] | memoryview  # rows that wait for no other
+        self.later: memoryview  # 1 for a row that waits for the one before it
+        if schedule.column(Schedule.turn).null_count == schedule.num_rows:
+            self.firsts, self.due_ns = range(schedule.num_rows), instants.data
+            self.later = np.broadcast_to(np.False_, schedule.num_rows + 1).data
+            self.has_turns, self.orphans = False, np.zeros(0, np.int64)
+            return
         talks = schedule.column(Schedule.conversation).fill_null(-1).to_numpy()
         follows = (turns > 0) & (talks == np.roll(talks, 1))
         follows[:1] = False
         begins = np.flatnonzero(~follows)  # where each run of turns begins
-        cut = np.repeat(turns[begins] > 0, np.diff(begins, append=self.count))
+        cut = np.repeat(turns[begins] > 0, np.diff(begins, append=len(turns)))
         follows &= ~cut
         self.later = np.append(follows, False).data  # one more, so that the last row has a next one
         self.has_turns = bool(follows.any())
         self.orphans = np.flatnonzero(cut)  # of a conversation whose first turn is not in this slice
-        # Rows that wait for no other, and when they are due.
-        self.firsts = np.flatnonzero(turns <= 0)
-        self.due_ns = np.ascontiguousarray(instants[self.firsts], np.int64).data
+        firsts = np.flatnonzero(turns <= 0)
+        self.firsts, self.due_ns = firsts.data, instants[firsts].data
 
 
 class OpenSender:
@@ -78,7 +84,7 @@ class OpenSender:
         self._client = client
         self._launch = launch
         self._rows = rows
-        self._firsts = np.ascontiguousarray(rows.firsts, np.int64).data
+        self._firsts = rows.firsts
         self._due_ns = rows.due_ns
         self._end = len(rows.due_ns)
         self._next = 0  # of the rows that have instants
@@ -104,6 +110,11 @@ class OpenSender:
         self._stopped = True
         self._client.due_ns = NEVER
         self._alarm.close()
+
+    @property
+    def passed(self) -> int:
+        """No row before this one is still to be sent, but for later turns."""
+        return self._firsts[self._next - 1] if self._next else 0
 
     @property
     def idle_ns(self) -> int:
@@ -199,7 +210,7 @@ class ClosedSender:
         self._loop = loop
         self._launch = launch
         self._rows = rows
-        self._firsts = np.ascontiguousarray(rows.firsts, np.int64).data
+        self._firsts = rows.firsts
         self._callers = callers
         self._next = 0
         self._thinking: dict[int, Any] = {}  # row -> timer
@@ -225,6 +236,11 @@ class ClosedSender:
         for timer in self._thinking.values():
             timer.cancel()
         self._alarm.close()
+
+    @property
+    def passed(self) -> int:
+        """No row before this one is still to be sent, but for later turns."""
+        return self._firsts[self._next - 1] if self._next else 0
 
     @property
     def idle_ns(self) -> int:

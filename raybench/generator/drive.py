@@ -68,7 +68,7 @@ class Drive:
             raise RuntimeError("a Drive runs once")
         slice = self._slice
         columns = slice.schedule
-        self._ids = np.ascontiguousarray(columns.column(Schedule.request_id).to_numpy(), np.int64).data
+        self._ids = columns.column(Schedule.request_id).to_numpy().data
         self._bodies = prepared(slice.bodies, columns)
         self._writer = writer = Writer(slice, self._sink, t0_ns)
         loop = uvloop.new_event_loop()
@@ -242,6 +242,7 @@ class Drive:
         assert self._loop is not None
         self._ticking = self._loop.call_later(self._slice.sample_period_s, self._tick)
         self._hand_over()
+        self._slice.passed(self._sender.passed)
         if self._sender.idle_ns > GC_ROOM_NS:
             gc.collect(1)
 

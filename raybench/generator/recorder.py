@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from raybench.client import Exchange
-from raybench.generator.slice import Sink, Slice
+from raybench.generator.slice import Sink, Slice, values_of
 from raybench.schema import Generators, LoadKind, Outcome, Requests, Schedule, Table
 from raybench.schema.tables import OUTCOMES, PHASES
 
@@ -81,9 +81,9 @@ class Writer:
         self._stages = schedule.column(Schedule.stage).to_numpy()
         open_loop = slice.load_kind is not LoadKind.CLOSED
         self._planned = (
-            schedule.column(Schedule.scheduled_ns).fill_null(NONE).to_numpy()
+            values_of(schedule, Schedule.scheduled_ns, NONE)
             if open_loop
-            else np.full(schedule.num_rows, NONE, np.int64)
+            else np.broadcast_to(np.int64(NONE), schedule.num_rows)
         )
         self._queue: SimpleQueue[tuple[type[Table], object] | None] = SimpleQueue()
         self.problems: list[str] = []

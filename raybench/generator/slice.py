@@ -18,6 +18,22 @@ Bodies = Callable[[int, int | None], bytes]
 another thread, once per distinct pair as long as the pairs are few."""
 
 
+_LOOK = 2**16  # rows looked at together
+
+
+def values_of(schedule: pa.Table, name: str, missing: int) -> np.ndarray:
+    """A column of the schedule with `missing` for null. Its own memory, which may be mapped from a file, if
+    nothing is null, and none if everything is."""
+    column = schedule.column(name)
+    if not column.null_count:
+        values: np.ndarray = column.to_numpy()
+    elif column.null_count == len(column):
+        values = np.broadcast_to(np.array(missing, column.type.to_pandas_dtype()), len(column))
+    else:
+        values = column.fill_null(missing).to_numpy()
+    return values
+
+
 @dataclass(frozen=True)
 class Slice:
     """One generator's rows of the schedule and everything needed to send them."""
@@ -35,6 +51,8 @@ class Slice:
     record_chunks: bool = True
     run_prefix: str = ""  # put before the request_id in the x-request-id header
     sample_period_s: float = 1.0
+    passed: Callable[[int], None] = lambda row: None
+    """Told now and then that the rows before this one were sent: `schedule` may be on disk."""
 
     def __post_init__(self) -> None:
         rows = self.schedule.num_rows
@@ -45,16 +63,19 @@ class Slice:
         if self.load_kind is LoadKind.CLOSED and not (self.concurrency or 0) > 0:
             raise ValueError(f"concurrency {self.concurrency!r}: a closed loop needs a number above 0")
         if self.load_kind is not LoadKind.CLOSED:
-            # Later turns of a conversation have no instant: the answer before them gives it.
-            first = pc.less_equal(pc.fill_null(self.schedule.column(Schedule.turn), 0), 0)
-            instants = self.schedule.column(Schedule.scheduled_ns).filter(first)
+            instants = self.schedule.column(Schedule.scheduled_ns)
+            turns = self.schedule.column(Schedule.turn)
+            if turns.null_count < rows:
+                # Later turns of a conversation have no instant: the answer before them gives it.
+                instants = instants.filter(pc.less_equal(pc.fill_null(turns, 0), 0))
             if instants.null_count:
                 raise ValueError(
                     f"{Schedule.scheduled_ns}: null in {instants.null_count} rows of an {self.load_kind}"
                 )
             order = instants.to_numpy()
-            if rows and bool(np.any(np.diff(order) < 0)):
-                raise ValueError(f"{Schedule.scheduled_ns}: must not go back from one row to the next")
+            for begin in range(0, rows, _LOOK):
+                if np.any(np.diff(order[begin : begin + _LOOK + 1]) < 0):
+                    raise ValueError(f"{Schedule.scheduled_ns}: must not go back from one row to the next")
 
 
 class Sink(Protocol):

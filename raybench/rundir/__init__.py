@@ -14,12 +14,14 @@ and after every process of it was killed.
 from raybench.rundir.compaction import compact
 from raybench.rundir.directory import RunDir, create, fresh_path
 from raybench.rundir.manifest import RunError
+from raybench.rundir.mapped import Mapped, mapped
 from raybench.rundir.memory import keep_freed_memory
 from raybench.rundir.reader import Run, open_run
 from raybench.rundir.segments import LocalSink, is_written
 
 __all__ = [
     "LocalSink",
+    "Mapped",
     "Run",
     "RunDir",
     "RunError",
@@ -28,5 +30,6 @@ __all__ = [
     "fresh_path",
     "is_written",
     "keep_freed_memory",
+    "mapped",
     "open_run",
 ]

@@ -108,6 +108,8 @@ def planned_ns(table: pa.Table) -> npt.NDArray[np.int64]:
     in a closed loop. What phases are told by before anything was sent.
     """
     instants = table[Schedule.scheduled_ns]
+    if not instants.null_count:
+        return np.asarray(instants.to_numpy(), dtype=np.int64)
     known = instants.is_valid().to_numpy()
     values = instants.fill_null(0).to_numpy()
     last = np.maximum.accumulate(np.where(known, np.arange(len(values)), 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -51,19 +51,22 @@ def part(table: pa.Table, generator: int, generators: int) -> pa.Table:
 
     Raises ValueError unless 0 <= generator < generators.
     """
-    return part_of(table.to_batches(), generator, generators)
+    return pa.Table.from_batches(part_of(table.to_batches(), generator, generators), schema=Schedule.schema)
 
 
-def part_of(batches: Iterable[pa.RecordBatch], generator: int, generators: int) -> pa.Table:
-    """As `part`, from a schedule that comes in pieces: only this generator's rows are ever held together."""
+def part_of(batches: Iterable[pa.RecordBatch], generator: int, generators: int) -> Iterator[pa.RecordBatch]:
+    """As `part`, from a schedule that comes in pieces, piece by piece."""
     if not 0 <= generator < generators:
         raise ValueError(f"generator {generator} of {generators}: should be 0 to {generators - 1}")
-    kept, units = [], 0
+    return _kept(batches, generator, generators)
+
+
+def _kept(batches: Iterable[pa.RecordBatch], generator: int, generators: int) -> Iterator[pa.RecordBatch]:
+    units = 0
     for batch in batches:
         # The turns of a conversation follow one another, so a unit begins wherever no later turn stands.
         turns = pc.fill_null(batch.column(Schedule.turn), 0).to_numpy(zero_copy_only=False)
         unit = units + np.cumsum(turns <= 0) - 1
         units = int(unit[-1]) + 1 if len(unit) else units
         rows = pa.array(np.flatnonzero(unit % generators == generator))
-        kept.append(pc.take(batch, rows, memory_pool=_POOL))
-    return pa.Table.from_batches(kept, schema=Schedule.schema)
+        yield pc.take(batch, rows, memory_pool=_POOL)
