@@ -11,9 +11,11 @@ the median printed, with the least and the greatest behind it. Five trials:
 
 * bunched: streams of 64 chunks, each answer written at once, 64 at a time.
 * alone: the same, a chunk every 6.4 ms per stream: 10,000 a second, each in a read of its own. In turn with
-  it, as the floor: a uvloop protocol that takes the same traffic and does nothing with what it reads.
+  it, on the same traffic, the two of `least.py`: a uvloop protocol that does nothing with what it reads, and
+  the least that parses it and keeps no records.
 * whole: answers in one piece, 64 at a time.
-* paced: 100 requests a second of 32 chunks, 10 ms apart; CPU per request.
+* paced: 100 requests a second of 32 chunks, 10 ms apart; CPU per request. In turn with it the same sketch,
+  which spins for 0.3 ms before each instant.
 * wide: 5,000 streams at once; resident memory at its greatest.
 
 The server's ceiling is what it sent over the CPU time that it used: what it could have sent with its
@@ -24,20 +26,19 @@ its CPU decides.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import resource
 import statistics
-import time
 from collections.abc import Callable
-from typing import Any
 
-import uvloop
+from least import Load, Reader, Sketch
 
-from raybench.client import Endpoint
 from raybench.client.null_server import Answer
-from raybench.generator.selftest import Trial, null_server, trial
+from raybench.generator.selftest import Trial, trial
 from raybench.schema import Requests
+
+LONE = 1280  # requests: eight seconds
+PACED = 2000
 
 
 def spread(values: list[float], digits: int = 2) -> str:
@@ -52,6 +53,11 @@ def repeated(repeats: int, make: Callable[[], Trial]) -> list[Trial]:
         if one.failures:
             raise SystemExit(f"{one.failures} requests failed: the figures would mean nothing")
     return trials
+
+
+def over(trials: list[Trial], floor: list[float], figure: Callable[[Trial], float]) -> list[float]:
+    """Each trial's figure over what was measured in turn with it."""
+    return [figure(one) / least for one, least in zip(trials, floor, strict=True)]
 
 
 def chunk_figures(name: str, trials: list[Trial]) -> None:
@@ -69,55 +75,17 @@ def bunched(repeats: int, core: int) -> None:
     chunk_figures("bunched: 64-chunk streams, 64 at once", trials)
 
 
-def idle_reader(answer: Answer, requests: int, streams: int, core: int) -> float:
-    """CPU seconds of a protocol that only reads: `streams` connections, `requests` over all of them."""
-    with null_server(answer, core=core) as (url, _):
-        endpoint = Endpoint.parse(url, "/v1/chat/completions")
-        body = b'{"stream":true}'
-        ask = b"%bcontent-length: %d\r\n\r\n%b" % (endpoint.head(), len(body), body)
-        loop = uvloop.new_event_loop()
-        going = [streams]
-
-        class Reader(asyncio.Protocol):
-            left = requests // streams
-
-            def connection_made(self, transport: Any) -> None:
-                self.transport = transport
-                transport.write(ask)
-
-            def data_received(self, data: bytes) -> None:
-                if not data.endswith(b"0\r\n\r\n"):
-                    return
-                self.left -= 1
-                if self.left:
-                    self.transport.write(ask)
-                    return
-                self.transport.close()
-                going[0] -= 1
-                if not going[0]:
-                    loop.stop()
-
-        async def connect() -> None:
-            for _ in range(streams):
-                await loop.create_connection(Reader, endpoint.host, endpoint.port)
-
-        before_s = time.process_time()
-        task = loop.create_task(connect())
-        loop.run_forever()
-        used_s = time.process_time() - before_s
-        assert task.done()
-        loop.close()
-    return used_s
-
-
 def alone(repeats: int, core: int) -> None:
     answer = Answer(tokens=64, gap_s=0.0064)
-    trials, floor = [], []
+    trials, reads, sketch = [], [], []
     for _ in range(repeats):
-        trials += repeated(1, lambda: trial(answer, requests=640, concurrency=64, server_core=core))
-        floor.append(1e6 * idle_reader(answer, 640, 64, core) / trials[-1].chunks)
+        trials += repeated(1, lambda: trial(answer, requests=LONE, concurrency=64, server_core=core))
+        reads.append(1e6 * Load(Reader, LONE, 64, ()).run(answer, core) / trials[-1].chunks)
+        sketch.append(1e6 * Load(Sketch, LONE, 64, ()).run(answer, core) / trials[-1].chunks)
     chunk_figures("alone: 10,000 chunks a second, each by itself", trials)
-    print(f"  a protocol that only reads {spread(floor)}")
+    print(f"  a protocol that only reads {spread(reads)}")
+    print(f"  a sketch that parses       {spread(sketch)}")
+    print(f"  over the sketch            {spread(over(trials, sketch, lambda t: 1e6 * t.cpu_s / t.chunks))}")
     apart = []
     for one in trials:
         stamps = one.requests.column(Requests.chunk_ns).to_pylist()
@@ -138,9 +106,15 @@ def whole(repeats: int, core: int) -> None:
 
 def paced(repeats: int, core: int) -> None:
     answer = Answer(tokens=32, gap_s=0.01)
-    trials = repeated(repeats, lambda: trial(answer, requests=2000, rate_per_s=100.0, server_core=core))
+    due_ns = range(0, PACED * 10_000_000, 10_000_000)
+    trials, sketch = [], []
+    for _ in range(repeats):
+        trials += repeated(1, lambda: trial(answer, requests=PACED, rate_per_s=100.0, server_core=core))
+        sketch.append(1e3 * Load(Sketch, PACED, 40, due_ns).run(answer, core) / PACED)
     print("paced: 100 requests a second of 32 chunks, 10 ms apart")
-    print(f"  CPU, ms per request        {spread([1e3 * t.cpu_s / 2000 for t in trials], 3)}")
+    print(f"  CPU, ms per request        {spread([1e3 * t.cpu_s / PACED for t in trials], 3)}")
+    print(f"  a sketch that spins 0.3 ms {spread(sketch, 3)}")
+    print(f"  over the sketch            {spread(over(trials, sketch, lambda t: 1e3 * t.cpu_s / PACED))}")
 
 
 def wide(core: int) -> None:

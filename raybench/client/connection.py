@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+from array import array
 from collections.abc import Callable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,7 @@ class Connection(asyncio.Protocol):
         self.now_ns = 0  # instant of the read being worked on
         self.tail = b""  # what a read ends with that may be put off; empty while none may
         self.held: list[bytes] = []  # reads put off
-        self.held_ns: list[int] = []  # and when they came
+        self.held_ns = array("q")  # and when they came
         self.head_size = 0
         self.begun = False  # a byte of the answer was received
         self.head_done = False
@@ -193,13 +194,13 @@ class Connection(asyncio.Protocol):
         if not self.held:
             return
         reads, stamps = self.held, self.held_ns
-        self.held, self.held_ns = [], []
-        parts = self.parts
+        self.held, self.held_ns = [], array("q")
+        parts, feed = self.parts, self.parser.feed_data
         marks: list[int] = []  # how many parts there were after each read
         try:
             try:
                 for data in reads:
-                    self.parser.feed_data(data)
+                    feed(data)
                     marks.append(len(parts))
             finally:
                 if len(marks) < len(reads):
@@ -269,7 +270,7 @@ class Connection(asyncio.Protocol):
         if exchange.bytes > self.client.max_answer_bytes:
             raise too_large(self.client.max_answer_bytes)
 
-    def _bodies(self, marks: list[int], stamps: list[int]) -> None:
+    def _bodies(self, marks: list[int], stamps: array[int]) -> None:
         """What several reads brought: parts[marks[i - 1] : marks[i]] came at stamps[i]."""
         exchange, reader = self.exchange, self.reader
         assert exchange is not None

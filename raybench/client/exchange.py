@@ -53,7 +53,7 @@ class Exchange:
         self.bytes = 0  # response body as received, before any decompression
         self.finish_reason: str | None = None
         self.replica: str | None = None
-        self.chunk_ns: array[int] | None = None  # offsets from first_token_ns, one a chunk
+        self.chunk_ns: array[int] | None = None  # one a chunk
 
 
 class Failed(Exception):

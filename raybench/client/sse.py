@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Sequence
 
 from raybench.client.exchange import Exchange, Failed
 from raybench.client.openai import Meaning, decode, meaning, tidy
@@ -41,6 +40,7 @@ _KEY = re.compile(rb'"(?:content|text|reasoning_content|reasoning)"[ \t]*:[ \t]*
 
 
 _ID = b'data: {"id":"'
+_DONE = b"data: [DONE]\n\n"
 _KNOWN = 256  # events remembered by what they mean
 
 
@@ -111,7 +111,7 @@ class EventReader:
                     exchange.chunks += 1
                     exchange.last_token_ns = now_ns
                     if exchange.chunk_ns is not None:
-                        exchange.chunk_ns.append(now_ns - exchange.first_token_ns)  # type: ignore[operator]
+                        exchange.chunk_ns.append(now_ns)
                 else:
                     self._count(1, now_ns)
                 return
@@ -145,30 +145,25 @@ class EventReader:
         """What a chunk of this stream ends with; empty while that is not known, or no chunk has come."""
         return self.suffix if self.exchange.chunks else b""
 
-    def feed_each(self, parts: Sequence[bytes], stamps: Sequence[int]) -> int:
+    def feed_each(self, parts: list[bytes], stamps: array[int]) -> int:
         """Parts of the body that came one by one, `stamps[i]` the instant of `parts[i]`. Returns their
         bytes if each is one whole chunk; 0 if not, or if that needs a look at each, and nothing is done.
-
-        All parts together are n chunks and nothing else, and each of the n parts ends where a chunk does.
         """
-        suffix, exchange = self.suffix, self.exchange
-        data = b"".join(parts)
-        if (
-            self.pending
-            or exchange.first_token_ns is None
-            or not suffix
-            or not data.startswith(self.prefix)
-            or self._alike(data, 0, len(data)) != len(parts)
-        ):
+        before, after, exchange = self.before, self.after, self.exchange
+        if self.pending or not after or not exchange.chunks:
             return 0
-        for part in parts:
-            if not part.endswith(suffix):
-                return 0
+        texts = [part[before:-after] for part in parts]
+        said = b"".join(texts)
+        if not all(texts) or b'"' in said or b"\\" in said or b"\n" in said or b"\r" in said:
+            return 0
+        # Piece for piece as long as the parts, so equal piece for piece if equal as a whole.
+        data = b"".join(parts)
+        if data != self.prefix + self.seam.join(texts) + self.suffix:
+            return 0
         exchange.chunks += len(parts)
         exchange.last_token_ns = stamps[-1]
         if exchange.chunk_ns is not None:
-            first_ns = exchange.first_token_ns
-            exchange.chunk_ns.extend([now_ns - first_ns for now_ns in stamps])
+            exchange.chunk_ns.extend(stamps)
         return len(data)
 
     def end(self, now_ns: int) -> None:
@@ -237,15 +232,6 @@ class EventReader:
         if stop < 0:
             return 0
         stop += len(suffix)
-        n = self._alike(data, at, stop)
-        if not n:
-            return 0
-        self._count(n, now_ns)
-        return stop
-
-    def _alike(self, data: bytes, at: int, stop: int) -> int:
-        """How many chunks lie between `at`, where a prefix begins, and `stop`, where a suffix ends, if
-        nothing else does, for the reasons that `_run` gives; else 0."""
         feeds = data.count(b"\n", at, stop)
         n = feeds >> 1
         if (
@@ -256,13 +242,13 @@ class EventReader:
             or data.count(self.seam, at, stop) != n - 1
         ):
             return 0
-        return n
+        self._count(n, now_ns)
+        return stop
 
     def _count(self, n: int, now_ns: int) -> None:
         exchange = self.exchange
-        first = exchange.first_token_ns
-        if first is None:
-            exchange.first_token_ns = first = now_ns
+        if exchange.first_token_ns is None:
+            exchange.first_token_ns = now_ns
             if self.record:
                 exchange.chunk_ns = array("q")
         exchange.last_token_ns = now_ns
@@ -270,9 +256,9 @@ class EventReader:
         stamps = exchange.chunk_ns
         if stamps is not None:
             if n == 1:
-                stamps.append(now_ns - first)
+                stamps.append(now_ns)
             else:
-                stamps.extend(array("q", (now_ns - first,)) * n)
+                stamps.extend(array("q", (now_ns,)) * n)
 
     def _slow(self, event: bytes, now_ns: int) -> None:
         """One event that is not just another chunk: known but for its id, or to be parsed.
@@ -280,6 +266,9 @@ class EventReader:
         An id of plain characters can be any other without the event meaning anything else, so what
         follows it decides.
         """
+        if event == _DONE:
+            self.begun = self.done = True
+            return
         rest = b""
         if event.startswith(_ID):
             self.begun = True

@@ -166,7 +166,7 @@ class Writer:
                 Requests.bytes: size,
                 Requests.finish_reason: finishes,
                 Requests.replica: replicas,
-                Requests.chunk_ns: _lists(recorded, np.frombuffer(rows.stamps, np.int64)),
+                Requests.chunk_ns: _offsets(recorded, np.frombuffer(rows.stamps, np.int64), first),
             }
         )
 
@@ -211,9 +211,11 @@ def _nullable(values: np.ndarray) -> pa.Array:
     return pa.array(values, pa.int64(), mask=values == NONE)
 
 
-def _lists(sizes: np.ndarray, values: np.ndarray) -> pa.Array:
-    """Rows of chunk instants; null where none were recorded."""
+def _offsets(sizes: np.ndarray, stamps: np.ndarray, first: np.ndarray) -> pa.Array:
+    """Rows of chunk instants, counted from each row's first; null where none were recorded."""
     missing = sizes == NONE
-    offsets = np.zeros(len(sizes) + 1, np.int32)
-    np.cumsum(np.where(missing, 0, sizes), out=offsets[1:])
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(missing))
+    counts = np.where(missing, 0, sizes)
+    ends = np.zeros(len(sizes) + 1, np.int32)
+    np.cumsum(counts, out=ends[1:])
+    values = stamps - np.repeat(first, counts)
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values), mask=pa.array(missing))
