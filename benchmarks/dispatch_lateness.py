@@ -9,10 +9,11 @@ core). Printed are exact percentiles of sent − scheduled by the generator's re
 scheduled by the server's, the median over the repeats with the least and greatest behind it.
 
 Beside each: a sender that does nothing but spin on the clock and write the same bytes to connections
-opened beforehand, at the same instants, to the same kind of server, in turn with the generator. What
-it reaches is what the machine and the server allow. The last lines compare the generator's TTFT and
-gaps with the server's record: with 50 streams at any time, begun one after another (156 a second), and with
-50 callers in step, who send 50 requests in the same instant and have 50 chunks arrive together.
+opened beforehand, at the same instants, to the same kind of server, in turn with the generator: once
+leaving every answer unread, once reading, a chunk at a time, while it waits. What it reaches is what the
+machine and the server allow to one who burns a core for it. The last lines compare the generator's TTFT
+and gaps with the server's record: with 50 streams at any time, begun one after another (156 a second),
+and with 50 callers in step, who send 50 requests in the same instant and have 50 chunks arrive together.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import select
 import socket
 import statistics
 import time
@@ -36,8 +38,9 @@ ANSWER = Answer(tokens=32, gap_s=0.01)
 POINTS = (0.5, 0.99)
 
 
-def busy_sender(requests: int, rate_per_s: float, core: int) -> np.ndarray:
-    """received − scheduled of a sender that only spins and writes; sorted ns."""
+def busy_sender(requests: int, rate_per_s: float, core: int, reads: bool = False) -> np.ndarray:
+    """received − scheduled of a sender that only spins and writes, and reads while it waits or does not;
+    sorted ns."""
     with null_server(ANSWER, log=True, core=core) as (url, _):
         endpoint = Endpoint.parse(url, "/v1/chat/completions")
         body = b'{"stream":true}'
@@ -51,15 +54,24 @@ def busy_sender(requests: int, rate_per_s: float, core: int) -> np.ndarray:
         ]
         for connection in connections:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        poll = select.epoll()
+        for connection in connections:
+            poll.register(connection, select.EPOLLIN)
+        by_fd = {connection.fileno(): connection for connection in connections}
+
+        def until(due_ns: int) -> None:
+            while time.monotonic_ns() < due_ns:
+                if reads:
+                    for fd, _ in poll.poll(0, 1):
+                        by_fd[fd].recv(65536)
+
         scheduled = (np.arange(requests) * 1e9 / rate_per_s).astype(np.int64).tolist()
         t0_ns = time.monotonic_ns() + 200_000_000
         for i, at_ns in enumerate(scheduled):
-            due_ns = t0_ns + at_ns
-            while time.monotonic_ns() < due_ns:
-                pass
-            # Answers are left unread: a second passes before a connection is used again.
+            until(t0_ns + at_ns)
+            # A second passes before a connection is used again, so an answer may be left unread.
             connections[i % len(connections)].send(answers[i])
-        time.sleep(0.6)
+        until(time.monotonic_ns() + 600_000_000)
         with urllib.request.urlopen(f"{url}/log", timeout=30) as told:
             log = {int(name): stamps for name, stamps in json.load(told).items()}
         for connection in connections:
@@ -86,7 +98,7 @@ def main() -> None:
     os.sched_setaffinity(0, {client})
     for rate in (100.0, 1000.0):
         requests = int(rate * given.seconds)
-        own, seen, busy, cpu = [], [], [], []
+        own, seen, busy, reading, cpu = [], [], [], [], []
         for _ in range(given.repeats):
             one = trial(ANSWER, requests=requests, rate_per_s=rate, log=True, server_core=server)
             if one.failures:
@@ -95,12 +107,14 @@ def main() -> None:
             seen.append(one.arrival_ns())
             cpu.append(1e3 * one.cpu_s / requests)
             busy.append(busy_sender(requests, rate, server))
+            reading.append(busy_sender(requests, rate, server, reads=True))
         print(f"{rate:,.0f} requests a second, {32 * rate:,.0f} chunks a second; ms")
         show("sent, by the generator", own)
         show("received, from the generator", seen)
-        show("received, from the busy sender", busy)
-        ratios = [quantile(s, 0.99) / quantile(b, 0.99) for s, b in zip(seen, busy, strict=True)]
-        print(f"  received p99, generator over busy sender    {spread(ratios)}")
+        for name, others in (("that does not read", busy), ("that reads", reading)):
+            show(f"received, busy sender {name}", others)
+            ratios = [quantile(s, 0.99) / quantile(b, 0.99) for s, b in zip(seen, others, strict=True)]
+            print(f"    the generator's p99 over its p99          {spread(ratios)}")
         print(f"  CPU per request, ms                         {spread(cpu)}")
     steady: dict[str, Any] = {"requests": int(156 * given.seconds), "rate_per_s": 156.0}
     in_step: dict[str, Any] = {"requests": 500, "concurrency": 50}

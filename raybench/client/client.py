@@ -1,6 +1,6 @@
 """The client: requests out over kept connections, exchanges back by callback.
 
-One event loop, no task and no timer per request: a request is written within `send`, its answer is
+One event loop, no task and no timer per request: a request is written within `write`, its answer is
 read by `Connection`'s callbacks, and since all requests have one timeout, the oldest in flight is
 the next to expire, so that one timer serves all. Only opening a connection takes a task.
 """
@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from raybench.client.connection import Connection
 from raybench.client.endpoint import Endpoint
@@ -46,9 +46,28 @@ class Pool:
         except OSError as error:
             self.unresolved = f"cannot resolve {endpoint.host}: {error.strerror or error}"
 
+    def take(self) -> Connection | None:
+        """The idle connection used last, if there is one that the server has not closed meanwhile."""
+        while self.idle:
+            connection, _ = self.idle.popitem()
+            if not connection.stale():
+                return connection
+            connection.drop()
+        return None
+
     def forget(self, connection: Connection) -> None:
         self.all.discard(connection)
         self.idle.pop(connection, None)
+
+
+class Prepared(NamedTuple):
+    """A request made ready, with the idle connection it goes out on, if there was one."""
+
+    exchange: Exchange
+    request: bytes
+    done: Done
+    pool: Pool
+    connection: Connection | None
 
 
 class Opening:
@@ -112,12 +131,11 @@ class Client:
     def in_flight(self) -> int:
         return len(self._flying)
 
-    def send(self, request_id: int, body: bytes, done: Done, anchor_ns: int | None = None) -> None:
-        """Starts one request. `done` is called exactly once, never from within this call.
+    def prepare(self, request_id: int, body: bytes, done: Done, anchor_ns: int | None = None) -> Prepared:
+        """All of a request that can be done ahead of its instant; `write` then takes little but the write.
 
-        `anchor_ns`, the instant at which it should have been sent, is only carried along.
+        `anchor_ns`, the instant at which it should be sent, is only carried along.
         """
-        exchange = Exchange(request_id, monotonic_ns(), anchor_ns)
         pools = self._pools
         pool = pools[self._turn]
         self._turn = (self._turn + 1) % len(pools)
@@ -128,21 +146,30 @@ class Client:
             len(body),
             body,
         )
+        return Prepared(Exchange(request_id, 0, anchor_ns), request, done, pool, pool.take())
+
+    def write(self, prepared: Prepared) -> None:
+        """Starts a request: its `sent_ns` is now. `done` is called exactly once, never from within this
+        call. Nothing else may happen on the loop between `prepare` and this."""
+        exchange, request, done, pool, connection = prepared
+        exchange.sent_ns = exchange.connected_ns = monotonic_ns()
+        while connection is not None:
+            if connection.start(exchange, request, done):
+                self._flying[exchange] = connection
+                break
+            connection.drop()
+            connection = pool.take()
+        else:
+            exchange.connected_ns = None
+            opening = Opening(self, exchange, request, done)
+            self._flying[exchange] = opening
+            opening.task = self.loop.create_task(self._open(pool, opening))
         if self._timer is None:
             self._timer = self.loop.call_later(self.timeout_ns / 1e9, self._expire)
-        idle = pool.idle
-        while idle:
-            connection, _ = idle.popitem()
-            if not connection.stale():
-                exchange.connected_ns = monotonic_ns()
-                if connection.start(exchange, request, done):
-                    self._flying[exchange] = connection
-                    return
-                exchange.connected_ns = None
-            connection.drop()
-        opening = Opening(self, exchange, request, done)
-        self._flying[exchange] = opening
-        opening.task = self.loop.create_task(self._open(pool, opening))
+
+    def send(self, request_id: int, body: bytes, done: Done, anchor_ns: int | None = None) -> None:
+        """`prepare` and `write` at once."""
+        self.write(self.prepare(request_id, body, done, anchor_ns))
 
     def cancel(self) -> None:
         """Ends all that is in flight as cancelled."""

@@ -5,17 +5,19 @@ is told of every request that ended through `ended`. Turns of a conversation are
 later turn has no instant of its own but goes `think_ns` after the answer before it, however that ended.
 
 How an instant is kept (`OpenSender`). The alarm is set `lead` before it; the kernel brings the thread
-back some 10 to 100 µs after the alarm, and what is left is spun away on the clock. A busy loop comes
-by anyway: after each read the client looks whether a row is due (`Client.due_ns`).
+back some 10 to 100 µs after the alarm. The request is made ready, down to the connection, what is left is
+spun away on the clock, and at the instant there is only the write. A busy loop comes by anyway: after each
+read the client looks whether a row is due (`Client.due_ns`).
 
 | step | costs | keeps |
 |---|---|---|
 | timerfd, set once per row | 1 µs of CPU, a wake-up | late by the kernel's own 10–100 µs |
+| the request made ready | 10 to 60 µs, the colder the caches | nothing of it is left for the instant |
 | spin for what is left of the lead | `LEAD_MAX_NS` or an eighth of the gap at most | to 1 µs |
 | a look at the clock after each read | 50 ns | late by one read at most while the loop is busy |
 
-The lead follows the wake-ups seen: up quickly when one took longer, down slowly otherwise, so that
-three in four are in time and the spin is no longer than they need. The eighth keeps a high rate from
+The lead follows what was seen: up quickly when a request was not ready in time, down slowly otherwise, so
+that six in seven are and the spin is no longer than they need. The eighth keeps a high rate from
 spending the loop on spinning: streams are read in between, whatever the rate.
 """
 
@@ -26,12 +28,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from time import monotonic_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from raybench.client import Client
+from raybench.client import Client, Prepared
 from raybench.generator.alarm import alarm
 from raybench.generator.slice import values_of
 from raybench.schema import Schedule
@@ -41,10 +43,21 @@ LEAD_MAX_NS = 300_000
 LEAD_MIN_NS = 5_000
 _LEAD_START_NS = 100_000
 _LEAD_STEP_NS = 2_000
+_LEAD_UP = 6
 BURST = 32
 """Overdue rows sent before the loop may read again. Sending takes some 20 µs a row."""
 
-Launch = Callable[[int, int | None], None]
+
+class Launch(NamedTuple):
+    """How a row is sent: made ready, which fails with None and needs no more, and written."""
+
+    prepare: Callable[[int, int | None], Prepared | None]
+    write: Callable[[int, Prepared], None]
+
+    def now(self, row: int, anchor_ns: int | None) -> None:
+        prepared = self.prepare(row, anchor_ns)
+        if prepared is not None:
+            self.write(row, prepared)
 
 
 class Rows:
@@ -91,7 +104,7 @@ class OpenSender:
         self._turns: list[tuple[int, int]] = []  # heap of later turns: instant, row
         self._lead_ns = _LEAD_START_NS
         self._spin_ns = 0
-        self._armed_ns = 0
+        self._woken = False  # by the alarm, and no row was sent since
         self._stopped = False
         self._alarm = alarm(loop, self._ring)
 
@@ -122,31 +135,42 @@ class OpenSender:
         return self._client.due_ns - monotonic_ns()
 
     def _ring(self) -> None:
-        if monotonic_ns() - self._armed_ns > self._lead_ns:
-            self._lead_ns = min(self._lead_ns + 3 * _LEAD_STEP_NS, LEAD_MAX_NS)
-        else:
-            self._lead_ns = max(self._lead_ns - _LEAD_STEP_NS, LEAD_MIN_NS)
+        self._woken = True
         self._dispatch()
 
     def _dispatch(self) -> None:
         now_ns = monotonic_ns()
         for _ in range(BURST):
             due_ns = self._soonest_ns()
-            if due_ns > now_ns:
-                if due_ns - now_ns > self._spin_ns:
-                    break
-                while (now_ns := monotonic_ns()) < due_ns:
-                    pass
+            if due_ns - now_ns > self._spin_ns:
+                break
             if self._turns and self._turns[0][0] == due_ns:
-                self._go(heappop(self._turns)[1], due_ns)
+                row = heappop(self._turns)[1]
             else:
                 self._next += 1
-                self._go(self._firsts[self._next - 1], due_ns)
+                row = self._firsts[self._next - 1]
+            self._go(row, due_ns)
             now_ns = monotonic_ns()
+        self._woken = False
         self._arm()
 
     def _go(self, row: int, due_ns: int) -> None:
-        self._launch(row, due_ns)
+        """Makes the row ready, waits for its instant if that is still to come, and writes."""
+        prepared = self._launch.prepare(row, due_ns)
+        self._wait(due_ns)
+        if prepared is not None:
+            self._launch.write(row, prepared)
+
+    def _wait(self, due_ns: int) -> None:
+        """Spins until the instant; judges the lead by the first row after a wake-up."""
+        if self._woken:
+            self._woken = False
+            if monotonic_ns() > due_ns:
+                self._lead_ns = min(self._lead_ns + _LEAD_UP * _LEAD_STEP_NS, LEAD_MAX_NS)
+            else:
+                self._lead_ns = max(self._lead_ns - _LEAD_STEP_NS, LEAD_MIN_NS)
+        while monotonic_ns() < due_ns:
+            pass
 
     def _soonest_ns(self) -> int:
         due_ns = self._rows.t0_ns + self._due_ns[self._next] if self._next < self._end else NEVER
@@ -164,8 +188,7 @@ class OpenSender:
         if gap_ns > 0:
             self._spin_ns = min(self._lead_ns, gap_ns >> 3)
         self._client.due_ns = due_ns
-        self._armed_ns = due_ns - self._spin_ns
-        self._alarm.set(self._armed_ns)
+        self._alarm.set(due_ns - self._spin_ns)
 
 
 class CappedSender(OpenSender):
@@ -187,6 +210,7 @@ class CappedSender(OpenSender):
         self._admit()
 
     def _go(self, row: int, due_ns: int) -> None:
+        self._wait(due_ns)
         self._waiting.append((row, due_ns))
         self._admit()
 
@@ -194,7 +218,7 @@ class CappedSender(OpenSender):
         while self._waiting and self._client.in_flight < self._cap:
             if monotonic_ns() >= self._rows.end_ns:
                 return
-            self._launch(*self._waiting.popleft())
+            self._launch.now(*self._waiting.popleft())
 
 
 class ClosedSender:
@@ -265,4 +289,4 @@ class ClosedSender:
 
     def _send(self, row: int) -> None:
         if not self._stopped and monotonic_ns() < self._rows.end_ns:
-            self._launch(row, None)
+            self._launch.now(row, None)

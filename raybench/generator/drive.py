@@ -24,7 +24,7 @@ from time import monotonic_ns, thread_time_ns
 import numpy as np
 import uvloop
 
-from raybench.client import Client, Exchange
+from raybench.client import Client, Exchange, Prepared
 from raybench.generator import dispatch
 from raybench.generator.bodies import Ready, prepared
 from raybench.generator.dispatch import CappedSender, ClosedSender, OpenSender
@@ -147,11 +147,12 @@ class Drive:
     def _make_sender(self, loop: uvloop.Loop, client: Client, t0_ns: int) -> OpenSender | ClosedSender:
         slice = self._slice
         self._plan = plan = dispatch.Rows(slice.schedule, t0_ns, slice.load_end_ns)
+        launch = dispatch.Launch(self._prepare, self._write)
         if slice.load_kind is LoadKind.CLOSED:
-            return ClosedSender(loop, client, self._launch, plan, slice.concurrency or 1)
+            return ClosedSender(loop, client, launch, plan, slice.concurrency or 1)
         if slice.load_kind is LoadKind.CAPPED:
-            return CappedSender(loop, client, self._launch, plan, slice.max_in_flight or 1)
-        return OpenSender(loop, client, self._launch, plan)
+            return CappedSender(loop, client, launch, plan, slice.max_in_flight or 1)
+        return OpenSender(loop, client, launch, plan)
 
     def _begin(self) -> None:
         assert self._loop is not None
@@ -170,19 +171,26 @@ class Drive:
                 left_ns = self._t0_ns + self._slice.load_end_ns - monotonic_ns()
                 self._loop.call_later(max(left_ns, 0) / 1e9 + 0.001, self._load_ended)
 
-    def _launch(self, row: int, anchor_ns: int | None) -> None:
-        """The dispatch path: a body, a write, a note."""
+    def _prepare(self, row: int, anchor_ns: int | None) -> Prepared | None:
+        """Of the dispatch path what can be done before the instant; None if there is no body to send."""
         assert self._client is not None and self._bodies is not None
-        self._taken[row] = 1
         try:
             body = self._bodies.take(row)
         except Exception as error:
+            self._taken[row] = 1
             self._unrendered(row, error)
-            return
-        if anchor_ns is not None:
-            self._lateness.add(monotonic_ns() - anchor_ns)
+            return None
+        return self._client.prepare(self._ids[row], body, self._ended, anchor_ns)
+
+    def _write(self, row: int, prepared: Prepared) -> None:
+        """The rest of the dispatch path: a write and a note."""
+        assert self._client is not None
+        self._taken[row] = 1
+        self._client.write(prepared)
         self._sent += 1
-        self._client.send(self._ids[row], body, self._ended, anchor_ns)
+        exchange = prepared.exchange
+        if exchange.anchor_ns is not None:
+            self._lateness.add(exchange.sent_ns - exchange.anchor_ns)
 
     def _ended(self, exchange: Exchange) -> None:
         """One exchange is over: note it, give its place away, see whether it was the last."""
