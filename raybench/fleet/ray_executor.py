@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from concurrent.futures import wait as futures_wait
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -12,6 +13,8 @@ T = TypeVar("T")
 
 CPUS = 1.0
 """Of one call: each is as busy as a core lets it be."""
+CANCELS = 30
+"""Times a call is cancelled, a second apart, until it is over: Ray may miss one on its way to a worker."""
 
 
 class RayExecutor(Executor):
@@ -47,8 +50,11 @@ class RayExecutor(Executor):
         with self._lock:
             pending = dict(self._pending)
         if cancel_futures:
-            for reference in pending.values():
-                ray.cancel(reference, force=True)
+            for _ in range(CANCELS if wait else 1):
+                for reference in pending.values():
+                    ray.cancel(reference, force=True)
+                left = futures_wait(pending, timeout=1.0).not_done if wait else set()
+                pending = {future: pending[future] for future in left}
         elif wait and pending:
             ray.wait(list(pending.values()), num_returns=len(pending))
 
