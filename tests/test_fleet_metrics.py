@@ -325,7 +325,7 @@ def test_after_a_run_rays_exporter_has_its_figures(exporting: str, tmp_path: Pat
     while True:
         found = _exported(exporting)
         counted = found.get(("raybench_requests_total", "http_error")) == 30
-        if counted and ("raybench_queue_depth", "") not in found or time.monotonic() > until:
+        if (counted and ("raybench_queue_depth", "") not in found) or time.monotonic() > until:
             break
         time.sleep(0.2)
     names = {spec.name + ("_bucket" if spec.kind == "histogram" else "") for spec in SPECS}
