@@ -20,7 +20,6 @@ import argparse
 import math
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -132,6 +131,7 @@ def percentile(values: np.ndarray, p: float) -> float:
 @contextmanager
 def bare(weights: Path) -> Iterator[str]:
     """vLLM's own server with the arguments and the environment of a replica."""
+    from raybench.serving.ports import free_port
     from raybench.serving.vllm_args import arguments, environment
 
     deployment = scenario(weights, 1, 1, None).deployment
@@ -185,12 +185,6 @@ def served(weights: Path) -> Iterator[str]:
     finally:
         ray.shutdown()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> None:

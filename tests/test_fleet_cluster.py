@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from conftest import free_port
 
 from raybench.fleet.cluster import ClusterError, attached
+from raybench.serving.ports import free_port
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import free_port
 from servers.hostile import HostileServer
 
 from raybench.rundir import open_run
 from raybench.schema import RunStatus
+from raybench.serving.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent

@@ -18,7 +18,6 @@ import aiohttp
 import pytest
 import ray
 import runs
-from conftest import free_port
 
 from raybench.analysis import summarise
 from raybench.fleet.monitor import start_monitor
@@ -26,6 +25,7 @@ from raybench.rundir import Run, create, open_run
 from raybench.scenario.models import Scenario
 from raybench.schema import EventKind, Events
 from raybench.serving.deployer import DEPLOYMENT_NAME, deploy, status
+from raybench.serving.ports import free_port
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -26,11 +26,11 @@ from tiny_llama import require_vllm, tiny_llama
 require_vllm()
 
 import ray  # noqa: E402
-from conftest import free_port  # noqa: E402
 from ray import serve  # noqa: E402
 
 from raybench.serving import deployer  # noqa: E402
 from raybench.serving.app import build  # noqa: E402
+from raybench.serving.ports import free_port  # noqa: E402
 from raybench.serving.scaler import MONITOR, NAMESPACE  # noqa: E402
 from raybench.serving.vllm import descriptions, forget  # noqa: E402
 

@@ -7,7 +7,6 @@ Nothing but the application named in the scenario is ever touched, and only if r
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from ray.experimental.internal_kv import (
 from raybench.policies import Policy
 from raybench.scenario.models import Deployment, Scenario, Serving
 from raybench.schema import ReplicaState
+from raybench.serving.ports import free_port
 from raybench.serving.preflight import DeployError as DeployError
 from raybench.serving.preflight import preflight
 from raybench.serving.scaler import MONITOR
@@ -33,6 +33,8 @@ DEPLOYMENT_NAME = "raybench-engine"
 
 REMOVE_TIMEOUT_S = 60.0
 POLL_S = 0.2
+PORT_TRIES = 3
+_BIND_FAULT = "Failed to bind to address"  # Serve's words
 
 KEEP_CODE_S = 30 * 86400
 """How long the code of an application that outlives its deployer stays available to new replicas."""
@@ -226,15 +228,30 @@ def _attach(client: Any, serving: Serving) -> str:
 
 
 def _start(serving: Serving) -> str:
-    """Starts Serve with its HTTP proxy; the base URL."""
+    """Starts Serve with its HTTP proxy; the base URL. A port of raybench's own choice that somebody else
+    took meanwhile is given up for another."""
+    everywhere = serving.listen == "node"
+    for left in reversed(range(1 if serving.port else PORT_TRIES)):
+        port = serving.port or free_port()
+        try:
+            _start_on("0.0.0.0" if everywhere else "127.0.0.1", port)
+            break
+        except DeployError as error:
+            if not left or _BIND_FAULT not in str(error):
+                raise
+    _internal_kv_put(_STARTED, _identity(_client()), overwrite=True, namespace=_KV)
+    host = _head_address() if everywhere else "127.0.0.1"
+    return f"http://{host}:{port}{serving.route.rstrip('/')}"
+
+
+def _start_on(host: str, port: int) -> None:
+    """Starts Serve with its HTTP proxy on this port, or leaves none behind and raises DeployError."""
     from ray import serve
 
-    everywhere = serving.listen == "node"
-    port = serving.port or _free_port()
     try:
         serve.start(
-            proxy_location="EveryNode" if everywhere else "HeadOnly",
-            http_options={"host": "0.0.0.0" if everywhere else "127.0.0.1", "port": port},
+            proxy_location="HeadOnly" if host == "127.0.0.1" else "EveryNode",
+            http_options={"host": host, "port": port},
             logging_config={"enable_access_log": False},
         )
     except Exception as error:
@@ -242,9 +259,6 @@ def _start(serving: Serving) -> str:
         raise DeployError(
             f"Ray Serve could not be started with its HTTP proxy on port {port}: {error}"
         ) from error
-    _internal_kv_put(_STARTED, _identity(_client()), overwrite=True, namespace=_KV)
-    host = _head_address() if everywhere else "127.0.0.1"
-    return f"http://{host}:{port}{serving.route.rstrip('/')}"
 
 
 def _run(application: Any, serving: Serving) -> None:
@@ -373,9 +387,3 @@ def _head_address() -> str:
         if node["Alive"] and "node:__internal_head__" in node["Resources"]:
             return str(node["NodeManagerAddress"])
     return str(ray.util.get_node_ip_address())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
