@@ -2,11 +2,13 @@
 
     python benchmarks/dispatch_lateness.py [--repeats 5] [--seconds 5] [--cores 0,1]
 
-Method. A null server on the second core notes the instant at which each request arrived; it and the
-generator, on the first core and without Ray, read the same clock. Constant rates: 100 requests a
-second of 32 chunks 10 ms apart, and 1,000 a second of the same (32,000 chunks a second on the same
-core). Printed are exact percentiles of sent − scheduled by the generator's record and of received −
-scheduled by the server's, the median over the repeats with the least and greatest behind it.
+Method. A null server on the second core notes two instants of each request, on the clock of the
+generator, which has the first core and no Ray: *received*, when the kernel had its bytes (Linux's own
+stamp), and *seen*, when the server's process came to look; it is Python, and busy with the chunks of
+other answers. Constant rates: 100 requests a second of 32 chunks 10 ms apart, and 1,000 a second of the
+same (32,000 chunks a second on the same core). Printed are exact percentiles of sent − scheduled by the
+generator's record and of received and seen − scheduled by the server's, the median over the repeats with
+the least and greatest behind it.
 
 Beside each: a sender that does nothing but spin on the clock and write the same bytes to connections
 opened beforehand, at the same instants, to the same kind of server, in turn with the generator: once
@@ -19,28 +21,28 @@ and with 50 callers in step, who send 50 requests in the same instant and have 5
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import select
 import socket
 import statistics
 import time
-import urllib.request
 from typing import Any
 
 import numpy as np
 
 from raybench.client import Endpoint
 from raybench.client.null_server import Answer
-from raybench.generator.selftest import null_server, quantile, trial
+from raybench.generator.selftest import kept_by, null_server, quantile, trial
 
 ANSWER = Answer(tokens=32, gap_s=0.01)
 POINTS = (0.5, 0.99)
 
 
-def busy_sender(requests: int, rate_per_s: float, core: int, reads: bool = False) -> np.ndarray:
-    """received − scheduled of a sender that only spins and writes, and reads while it waits or does not;
-    sorted ns."""
+def busy_sender(
+    requests: int, rate_per_s: float, core: int, reads: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """received and seen − scheduled of a sender that only spins and writes, and reads while it waits or does
+    not; both sorted, ns."""
     with null_server(ANSWER, log=True, core=core) as (url, _):
         endpoint = Endpoint.parse(url, "/v1/chat/completions")
         body = b'{"stream":true}'
@@ -72,11 +74,12 @@ def busy_sender(requests: int, rate_per_s: float, core: int, reads: bool = False
             # A second passes before a connection is used again, so an answer may be left unread.
             connections[i % len(connections)].send(answers[i])
         until(time.monotonic_ns() + 600_000_000)
-        with urllib.request.urlopen(f"{url}/log", timeout=30) as told:
-            log = {int(name): stamps for name, stamps in json.load(told).items()}
+        log, looked = kept_by(url, "log"), kept_by(url, "seen")
         for connection in connections:
             connection.close()
-    return np.sort(np.array([log[i][0] for i in range(requests)]) - t0_ns - np.array(scheduled))
+    planned = t0_ns + np.array(scheduled)
+    received = np.sort(np.array([log[i][0] for i in range(requests)]) - planned)
+    return received, np.sort(np.array([looked[i] for i in range(requests)]) - planned)
 
 
 def spread(values: list[float]) -> str:
@@ -85,7 +88,7 @@ def spread(values: list[float]) -> str:
 
 def show(name: str, runs: list[np.ndarray]) -> None:
     figures = "   ".join(f"p{100 * p:g} {spread([quantile(run, p) / 1e6 for run in runs])}" for p in POINTS)
-    print(f"  {name:<34} {figures}")
+    print(f"  {name:<38} {figures}")
 
 
 def main() -> None:
@@ -98,23 +101,26 @@ def main() -> None:
     os.sched_setaffinity(0, {client})
     for rate in (100.0, 1000.0):
         requests = int(rate * given.seconds)
-        own, seen, busy, reading, cpu = [], [], [], [], []
+        own, received, seen, busy, reading, cpu = [], [], [], [], [], []
         for _ in range(given.repeats):
             one = trial(ANSWER, requests=requests, rate_per_s=rate, log=True, server_core=server)
             if one.failures:
                 raise SystemExit(f"{one.failures} requests failed: the figures would mean nothing")
             own.append(one.lateness_ns())
-            seen.append(one.arrival_ns())
+            received.append(one.arrival_ns())
+            seen.append(one.seen_ns())
             cpu.append(1e3 * one.cpu_s / requests)
             busy.append(busy_sender(requests, rate, server))
             reading.append(busy_sender(requests, rate, server, reads=True))
         print(f"{rate:,.0f} requests a second, {32 * rate:,.0f} chunks a second; ms")
         show("sent, by the generator", own)
-        show("received, from the generator", seen)
-        for name, others in (("that does not read", busy), ("that reads", reading)):
-            show(f"received, busy sender {name}", others)
-            ratios = [quantile(s, 0.99) / quantile(b, 0.99) for s, b in zip(seen, others, strict=True)]
-            print(f"    the generator's p99 over its p99          {spread(ratios)}")
+        for kind, ours in (("received", received), ("seen", seen)):
+            show(f"{kind}, from the generator", ours)
+            for name, others in (("that does not read", busy), ("that reads", reading)):
+                theirs = [pair[kind == "seen"] for pair in others]
+                show(f"{kind}, busy sender {name}", theirs)
+                ratios = [quantile(a, 0.99) / quantile(b, 0.99) for a, b in zip(ours, theirs, strict=True)]
+                print(f"    the generator's p99 over its p99          {spread(ratios)}")
         print(f"  CPU per request, ms                         {spread(cpu)}")
     steady: dict[str, Any] = {"requests": int(156 * given.seconds), "rate_per_s": 156.0}
     in_step: dict[str, Any] = {"requests": 500, "concurrency": 50}

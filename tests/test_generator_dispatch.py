@@ -70,11 +70,11 @@ def test_a_request_is_ready_before_its_instant_and_written_at_it(
     monkeypatch: pytest.MonkeyPatch, late_ns: int, prepare_ns: int
 ) -> None:
     world = World(late_ns, prepare_ns)
-    world.run(monkeypatch, 200, 10 * MS)
+    world.run(monkeypatch, 600, 10 * MS)
     assert min(world.late()) >= 0
-    settled = slice(100, None)  # the lead has found what wake-up and preparation take
+    settled = slice(300, None)  # the lead has found what wake-up and preparation take
     ready = [at < due for at, due in zip(world.prepared, world.due_ns, strict=True)][settled]
-    assert sum(ready) >= 0.8 * len(ready)
+    assert sum(ready) >= 0.95 * len(ready)
     exact = [late for late, in_time in zip(world.late()[settled], ready, strict=True) if in_time]
     assert max(exact) <= 3 * world.look_ns
 
@@ -82,9 +82,11 @@ def test_a_request_is_ready_before_its_instant_and_written_at_it(
 def test_the_lead_is_no_longer_than_it_has_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     for late_ns, prepare_ns in ((0, 0), (20_000, 10_000), (400_000, 0)):
         world = World(late_ns, prepare_ns)
-        world.run(monkeypatch, 300, 10 * MS)
+        world.run(monkeypatch, 400, 10 * MS)
         assert LEAD_MIN_NS <= world.sender._lead_ns <= LEAD_MAX_NS
-        assert world.sender._lead_ns <= max(late_ns + prepare_ns + 20_000, LEAD_MIN_NS + 20_000)
+        # Where it is up to one step too long: each step up lasts for fifty rows.
+        needed_ns = late_ns + prepare_ns + 2_000
+        assert world.sender._lead_ns <= max(needed_ns, LEAD_MIN_NS) + dispatch._LEAD_UP_NS
 
 
 def test_a_high_rate_spins_for_an_eighth_of_its_gaps_at_most(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 import threading
 import time
 
@@ -137,3 +140,23 @@ def test_lateness_by_interval() -> None:
     assert (lateness.take_interval(), lateness.max_ns) == (2, 5)
     lateness.add(2**62)
     assert lateness.quantile(1.0) == 2**62
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's table of files")
+def test_the_table_of_files_has_room_for_sockets_before_the_load() -> None:
+    """In a process of its own: a table never shrinks."""
+    code = (
+        "import resource\n"
+        "from pathlib import Path\n"
+        "from raybench.generator.drive import SOCKETS, make_room_for_sockets\n"
+        "files = resource.RLIMIT_NOFILE\n"
+        "resource.setrlimit(files, ({soft}, resource.getrlimit(files)[1]))\n"
+        "size = lambda: int(Path('/proc/self/status').read_text().split('FDSize:')[1].split()[0])\n"
+        "before, open_before = size(), len(list(Path('/proc/self/fd').iterdir()))\n"
+        "make_room_for_sockets()\n"
+        "assert before < {room} <= size(), (before, size())\n"
+        "assert len(list(Path('/proc/self/fd').iterdir())) == open_before\n"
+    )
+    for soft, room in ((1024, 1024), (2**13, 2**13)):
+        if resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= soft:
+            subprocess.run([sys.executable, "-c", code.format(soft=soft, room=room)], check=True, timeout=60)

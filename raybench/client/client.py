@@ -22,6 +22,8 @@ from raybench.schema import Outcome
 
 Done = Callable[[Exchange], None]
 NEVER = 2**63 - 1
+SPARES, SPARES_MAX = 2, 32
+"""Connections in reserve to one endpoint, at first and at most."""
 
 
 class _Holder(Protocol):
@@ -39,6 +41,8 @@ class Pool:
         self.tls = tls
         self.idle: dict[Connection, None] = {}  # in order of last use
         self.all: set[Connection] = set()
+        self.spares = SPARES
+        self.coming = 0  # of them, being opened
         self.addresses: list[str] = []
         self.unresolved: str | None = None
         try:
@@ -92,6 +96,11 @@ class Client:
     Names are resolved here, once: a name that cannot be makes each of its requests a connect_error.
     `due_ns` and `on_due` let a sender with an instant to keep look in between two reads of a busy
     loop: `on_due` is called after a read that ended at or after `due_ns`.
+
+    With `ahead`, connections are opened before they are needed, so that no request waits for its own while
+    the number in flight grows: `SPARES` are kept in reserve, twice as many each time that the reserve came
+    too late, `SPARES_MAX` at most. Requests that come one after another share one connection and have none in
+    reserve; a server may close it in between without anybody opening one again for nothing.
     """
 
     def __init__(
@@ -104,6 +113,7 @@ class Client:
         max_answer_bytes: int = 64 * 2**20,
         run_prefix: str = "",
         tls: ssl.SSLContext | None = None,
+        ahead: bool = False,
     ) -> None:
         if not endpoints:
             raise ValueError("a client needs at least one endpoint")
@@ -125,6 +135,8 @@ class Client:
         self._turn = 0
         self._flying: dict[Exchange, _Holder] = {}  # in order of sending, so in order of expiry
         self._timer: Any = None
+        self._ahead = ahead
+        self._opening: set[asyncio.Task[None]] = set()  # of the reserve
         self._late = f"no complete answer within {timeout_s:g} s"
 
     @property
@@ -164,12 +176,22 @@ class Client:
             opening = Opening(self, exchange, request, done)
             self._flying[exchange] = opening
             opening.task = self.loop.create_task(self._open(pool, opening))
+            if pool.coming:
+                pool.spares = min(2 * pool.spares, SPARES_MAX)
         if self._timer is None:
             self._timer = self.loop.call_later(self.timeout_ns / 1e9, self._expire)
+        if self._ahead and len(pool.idle) < pool.spares and len(self._flying) > 1:
+            self._reserve(pool)
 
     def send(self, request_id: int, body: bytes, done: Done, anchor_ns: int | None = None) -> None:
         """`prepare` and `write` at once."""
         self.write(self.prepare(request_id, body, done, anchor_ns))
+
+    def warm(self) -> None:
+        """Opens the reserve of each endpoint, for the first requests to find. Whatever goes wrong is the
+        first request's to say."""
+        for pool in self._pools:
+            self._reserve(pool)
 
     def cancel(self) -> None:
         """Ends all that is in flight as cancelled."""
@@ -180,6 +202,9 @@ class Client:
     def close(self) -> None:
         """Cancels and drops every connection. The loop must turn once more for sockets to close."""
         self.cancel()
+        self._ahead = False
+        for task in self._opening:
+            task.cancel()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -215,8 +240,44 @@ class Client:
         for holder in expired:
             holder.fail(Outcome.TIMEOUT, self._late, now_ns)
 
+    def _reserve(self, pool: Pool) -> None:
+        """Opens what the reserve lacks, two at most: this is called at each request."""
+        for _ in range(min(2, pool.spares - len(pool.idle) - pool.coming)):
+            pool.coming += 1
+            task = self.loop.create_task(self._spare(pool))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _spare(self, pool: Pool) -> None:
+        try:
+            connection, _ = await self._connect(pool)
+        finally:
+            pool.coming -= 1
+        if connection is not None and connection.transport is not None:
+            pool.idle[connection] = None
+
     async def _open(self, pool: Pool, opening: Opening) -> None:
-        """Opens a connection for one request, trying the host's addresses in order."""
+        """Opens a connection for one request and sends it."""
+        connection, reason = await self._connect(pool)
+        if connection is None:
+            opening.task = None
+            opening.fail(Outcome.CONNECT_ERROR, reason, monotonic_ns())
+            return
+        if opening.over:
+            connection.drop()
+            return
+        opening.over = True
+        opening.exchange.connected_ns = monotonic_ns()
+        self._flying[opening.exchange] = connection
+        if connection.transport is None or not connection.start(
+            opening.exchange, opening.request, opening.done
+        ):
+            connection.drop()
+            reason = f"{pool.endpoint.where} closed the connection before the request was written"
+            self.finish(opening.exchange, Outcome.CONNECT_ERROR, reason, monotonic_ns(), opening.done)
+
+    async def _connect(self, pool: Pool) -> tuple[Connection | None, str]:
+        """A new connection, the host's addresses tried in order; or None and why there is none."""
         endpoint, reason = pool.endpoint, pool.unresolved or ""
         for address in pool.addresses:
             try:
@@ -234,26 +295,8 @@ class Client:
             if address is not pool.addresses[0]:  # the next one need not try those before it
                 pool.addresses.remove(address)
                 pool.addresses.insert(0, address)
-            if opening.over:
-                connection.drop()
-                return
-            opening.over = True
-            opening.exchange.connected_ns = monotonic_ns()
-            self._flying[opening.exchange] = connection
-            if connection.transport is None or not connection.start(
-                opening.exchange, opening.request, opening.done
-            ):
-                connection.drop()
-                self.finish(
-                    opening.exchange,
-                    Outcome.CONNECT_ERROR,
-                    f"{endpoint.where} closed the connection before the request was written",
-                    monotonic_ns(),
-                    opening.done,
-                )
-            return
-        opening.task = None
-        opening.fail(Outcome.CONNECT_ERROR, reason, monotonic_ns())
+            return connection, ""
+        return None, reason
 
 
 def _nothing() -> None:

@@ -4,7 +4,11 @@ It answers any POST with bytes rendered before the first request: a stream of `t
 form of OpenAI's chat API, or one whole completion if the request asks for no stream. Chunks go out
 `bunch` at a time, each bunch `gap_s` after the one before it (all at once without a gap), the first
 `first_s` after the request. Instants are kept per request if asked for, on the clock that the client
-uses too, and handed out by `GET /log`. Any other GET names the one model there is, for clients that ask.
+uses too, and handed out by `GET /log`; `GET /seen` tells when this process came to look. Any other GET
+names the one model there is, for clients that ask.
+
+When a request was received is what the kernel says of its last bytes where it does (Linux), not when this
+process, busy with other answers, came to look: a log says what the network brought, and that alone.
 
     python -m raybench.client.null_server --tokens 64 --gap 0.01     prints its port, then serves
 """
@@ -13,18 +17,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import fcntl
 import json
 import os
 import re
+import socket
+import struct
 import sys
 from array import array
 from dataclasses import dataclass
-from time import monotonic_ns
+from time import monotonic_ns, time_ns
 from typing import Any
 
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length:[ \t]*(\d+)")
 _ID = re.compile(rb"(?i)\r\nx-request-id:[ \t]*([^\r\n]*)")
 _WHOLE = re.compile(rb'"stream":\s*false')
+_TIMESTAMPNS = 35
+"""Linux's SO_TIMESTAMPNS, of the control message too: the wall clock's instant, seconds and nanoseconds."""
+_TIMESPEC = struct.Struct("@ll")
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ class Kept:
         self.writes[0] = _head(b"text/event-stream", None) + self.writes[0]
         self.whole = answer.whole()
         self.log: dict[str, array[int]] | None = {} if log else None  # id -> received, then each write
+        self.seen: dict[str, int] = {}  # id -> when this process came to look, if there is a log
 
 
 class NullProtocol(asyncio.Protocol):
@@ -122,17 +134,51 @@ class NullProtocol(asyncio.Protocol):
         self.kept = kept
         self.transport: Any = None
         self.fd = -1
+        self.stamped: socket.socket | None = None
         self.pending = b""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        self.fd = transport.get_extra_info("socket").fileno()
+        own = transport.get_extra_info("socket")
+        self.fd = own.fileno()
+        if self.kept.log is not None and sys.platform == "linux":
+            self.kept.loop.call_soon(self._read_stamps)  # uvloop begins to read after this call
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.transport = None
+        if self.stamped is not None:
+            self.kept.loop.remove_reader(self.stamped)
+            self.stamped.close()
+
+    def _read_stamps(self) -> None:
+        """The transport does not read the kernel's stamps, so it is not to read at all."""
+        if self.transport is not None:
+            self.transport.pause_reading()
+            self.stamped = socket.socket(fileno=os.dup(self.fd))
+            self.kept.loop.add_reader(self.stamped, self._readable)
 
     def data_received(self, data: bytes) -> None:
+        self._received(data, monotonic_ns())
+
+    def _readable(self) -> None:
+        assert self.stamped is not None
+        try:
+            data, told, _, _ = self.stamped.recvmsg(2**16, 64)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, told = b"", []
         now_ns = monotonic_ns()
+        if not data:
+            self.transport.abort()
+            return
+        for level, kind, stamp in told:
+            if (level, kind) == (socket.SOL_SOCKET, _TIMESTAMPNS):
+                s, ns = _TIMESPEC.unpack(stamp)
+                now_ns = min(now_ns, s * 1_000_000_000 + ns - _wall_ahead_ns())
+        self._received(data, now_ns)
+
+    def _received(self, data: bytes, now_ns: int) -> None:
         if self.pending:
             data = self.pending + data
             self.pending = b""
@@ -142,7 +188,7 @@ class NullProtocol(asyncio.Protocol):
             size = end + 4 + (int(length[1]) if length else 0)
             if len(data) >= size:
                 if data.startswith(b"GET "):
-                    self._tell(log=data.startswith(b"GET /log"))
+                    self._tell(data.split(b" ", 2)[1])
                 else:
                     self._answer(data, end, now_ns)
                 return
@@ -155,6 +201,7 @@ class NullProtocol(asyncio.Protocol):
             found = _ID.search(request, 0, end)
             name = found[1].decode() if found else f"unnamed-{len(kept.log)}"
             stamps = kept.log[name] = array("q", (now_ns,))
+            kept.seen[name] = monotonic_ns()
         if _WHOLE.search(request, end):
             self._write(kept.whole, stamps)
         elif answer.first_s or answer.gap_s:
@@ -192,12 +239,20 @@ class NullProtocol(asyncio.Protocol):
         if wrote < len(data):
             self.transport.write(data[wrote:])
 
-    def _tell(self, log: bool) -> None:
+    def _tell(self, path: bytes) -> None:
         told: dict[str, object] = {"object": "list", "data": [{"id": "null", "object": "model"}]}
-        if log:
+        if path == b"/log":
             told = {name: stamps.tolist() for name, stamps in (self.kept.log or {}).items()}
+        elif path == b"/seen":
+            told = dict(self.kept.seen)
         body = json.dumps(told).encode()
         self.transport.write(_head(b"application/json", len(body)) + body)
+
+
+def _wall_ahead_ns() -> int:
+    """The wall clock less the monotonic one, now. What passes between the two looks makes it too small,
+    and right after a sleep that is many microseconds: so the greatest of a few."""
+    return max(time_ns() - monotonic_ns() for _ in range(3))
 
 
 async def listen(
@@ -206,7 +261,11 @@ async def listen(
     """A null server on the running loop; its port is `server.sockets[0].getsockname()[1]`."""
     loop = asyncio.get_running_loop()
     kept = Kept(loop, answer, log)
-    return await loop.create_server(lambda: NullProtocol(kept), host, port, backlog=8192)
+    server = await loop.create_server(lambda: NullProtocol(kept), host, port, backlog=8192)
+    if log and sys.platform == "linux":
+        for listening in server.sockets:  # what it accepts has its options
+            listening.setsockopt(socket.SOL_SOCKET, _TIMESTAMPNS, 1)
+    return server
 
 
 def main() -> None:
@@ -224,6 +283,9 @@ def main() -> None:
     given = options.parse_args()
     if given.core is not None:
         os.sched_setaffinity(0, {given.core})
+    # The table of files grows now, not while requests wait: see `make_room_for_sockets` of the generator.
+    with contextlib.suppress(OSError):
+        os.close(fcntl.fcntl(sys.stdin, fcntl.F_DUPFD_CLOEXEC, 2**13 - 1))
     answer = Answer(given.tokens, given.bunch, given.first, given.gap)
 
     async def serve() -> None:

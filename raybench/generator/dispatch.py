@@ -17,7 +17,7 @@ read the client looks whether a row is due (`Client.due_ns`).
 | a look at the clock after each read | 50 ns | late by one read at most while the loop is busy |
 
 The lead follows what was seen: up quickly when a request was not ready in time, down slowly otherwise, so
-that six in seven are and the spin is no longer than they need. The eighth keeps a high rate from
+that fifty in fifty-one are and the spin is no longer than they need. The eighth keeps a high rate from
 spending the loop on spinning: streams are read in between, whatever the rate.
 """
 
@@ -41,9 +41,8 @@ from raybench.schema import Schedule
 NEVER = 2**63 - 1
 LEAD_MAX_NS = 300_000
 LEAD_MIN_NS = 5_000
-_LEAD_START_NS = 100_000
-_LEAD_STEP_NS = 2_000
-_LEAD_UP = 6
+_LEAD_START_NS = LEAD_MAX_NS  # the first requests run through cold code
+_LEAD_UP_NS, _LEAD_DOWN_NS = 50_000, 1_000
 BURST = 32
 """Overdue rows sent before the loop may read again. Sending takes some 20 µs a row."""
 
@@ -166,9 +165,9 @@ class OpenSender:
         if self._woken:
             self._woken = False
             if monotonic_ns() > due_ns:
-                self._lead_ns = min(self._lead_ns + _LEAD_UP * _LEAD_STEP_NS, LEAD_MAX_NS)
+                self._lead_ns = min(self._lead_ns + _LEAD_UP_NS, LEAD_MAX_NS)
             else:
-                self._lead_ns = max(self._lead_ns - _LEAD_STEP_NS, LEAD_MIN_NS)
+                self._lead_ns = max(self._lead_ns - _LEAD_DOWN_NS, LEAD_MIN_NS)
         while monotonic_ns() < due_ns:
             pass
 

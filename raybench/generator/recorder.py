@@ -117,6 +117,12 @@ class Writer:
             self.problems.append(text)
 
     def _run(self) -> None:
+        # pyarrow looks for pandas and the like at its first conversion: for milliseconds, and better now
+        # than while requests are due.
+        if len(self._ids):
+            made_up = Rows()
+            made_up.add(Exchange(int(self._ids[0]), 0))
+            self._finished(made_up)
         while (item := self._queue.get()) is not None:
             table, raw = item
             try:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -68,6 +69,7 @@ class Trial:
     cpu_s: float  # of the generator
     server_cpu_s: float
     log: dict[int, list[int]]  # request_id -> monotonic ns: received, then each write; empty without log
+    seen: dict[int, int]  # request_id -> monotonic ns: the server's process came to look; empty without log
 
     @property
     def wall_s(self) -> float:
@@ -91,6 +93,11 @@ class Trial:
         """received − scheduled by the server's record, sorted."""
         received = np.array([self.log[i][0] for i in range(len(self.log))])
         return np.sort(received - self.t0_ns - self._column(Requests.anchor_ns))
+
+    def seen_ns(self) -> np.ndarray:
+        """When the server's process came to look, less scheduled, sorted."""
+        seen = np.array([self.seen[i] for i in range(len(self.seen))])
+        return np.sort(seen - self.t0_ns - self._column(Requests.anchor_ns))
 
     def ttft_error_ns(self) -> np.ndarray:
         """TTFT from sent, less the server's own from received to first write, sorted."""
@@ -162,11 +169,14 @@ def trial(
         t0_ns = time.monotonic_ns() + _LEAD_NS
         drive.run(t0_ns)
         cpu_s, server_cpu_s = time.process_time() - cpu_s, _cpu_s(pid) - server_cpu_s
-        told = {}
-        if log:
-            with urllib.request.urlopen(f"{url}/log", timeout=30) as answered:
-                told = {int(name): stamps for name, stamps in json.load(answered).items()}
-    return Trial(sink.table(), t0_ns, cpu_s, server_cpu_s, told)
+        told, seen = (kept_by(url, "log"), kept_by(url, "seen")) if log else ({}, {})
+    return Trial(sink.table(), t0_ns, cpu_s, server_cpu_s, told, seen)
+
+
+def kept_by(url: str, what: str) -> dict[int, Any]:
+    """What the null server at `url` kept for each request_id: its "log" or its "seen"."""
+    with urllib.request.urlopen(f"{url}/{what}", timeout=30) as answered:
+        return {int(name): stamps for name, stamps in json.load(answered).items()}
 
 
 @dataclass(frozen=True)
