@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,13 @@ def start_ray(directory: str, **more: Any) -> str:
             if last:
                 raise
     raise AssertionError
+
+
+def note_addresses_in(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `ray.cluster_utils.Cluster` notes its address: beside the cluster's own files, not in /tmp/ray,
+    which is not there on a fresh machine and is somebody else's on any other."""
+    monkeypatch.setenv("RAY_TMPDIR", str(directory))
+    (directory / "ray").mkdir()
 
 
 @pytest.fixture(scope="module")

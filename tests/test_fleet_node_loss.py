@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 import yaml
+from conftest import note_addresses_in
 from ray.cluster_utils import Cluster
 
 from raybench.analysis import Question, summarise
@@ -31,6 +32,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     # On one machine everything is on loopback; these generators are to be elsewhere nevertheless.
     monkeypatch.setattr(placement, "is_on_loopback", lambda scenario: False)
     directory = tempfile.mkdtemp(prefix="rbl", dir="/tmp")
+    note_addresses_in(Path(directory), monkeypatch)
     memory = {"object_store_memory": 80 * 2**20}
     # Ray believes in a silent node for half a minute; here it gives up after two seconds.
     quick = {

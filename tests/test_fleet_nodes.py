@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import fake_clock
 import pytest
 import yaml
+from conftest import note_addresses_in
 from fake_clock import Clock
 
 from raybench.analysis import Question, summarise
@@ -61,21 +63,24 @@ def done() -> Iterator[Done]:
         Clock("boot-far", 5 * SECOND, 120.0, now_ns, hides=str(directory / "run")),
         Clock("boot-behind", -(now_ns // 2), -80.0, now_ns),
     ]
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(directory / "cache"))
-    monkeypatch.setattr(conducting, "CLOCK_PERIOD_S", 1.0)
-    # On one machine everything is on loopback; these generators are to be elsewhere nevertheless.
-    monkeypatch.setattr(placement, "is_on_loopback", lambda scenario: False)
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 0,  # as heads often are
-            "include_dashboard": False,
-            "object_store_memory": 80 * 2**20,
-            "temp_dir": str(directory / "r"),
-        },
-    )
-    try:
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        monkeypatch = stack.enter_context(pytest.MonkeyPatch.context())
+        monkeypatch.setenv("XDG_CACHE_HOME", str(directory / "cache"))
+        monkeypatch.setattr(conducting, "CLOCK_PERIOD_S", 1.0)
+        # On one machine everything is on loopback; these generators are to be elsewhere nevertheless.
+        monkeypatch.setattr(placement, "is_on_loopback", lambda scenario: False)
+        note_addresses_in(directory, monkeypatch)
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 0,  # as heads often are
+                "include_dashboard": False,
+                "object_store_memory": 80 * 2**20,
+                "temp_dir": str(directory / "r"),
+            },
+        )
+        stack.callback(cluster.shutdown)
         for clock in clocks:
             cluster.add_node(
                 num_cpus=2,
@@ -83,6 +88,7 @@ def done() -> Iterator[Done]:
                 object_store_memory=80 * 2**20,
                 env_vars=clock.environment(),
             )
+        stack.callback(ray.shutdown)
         ray.init(
             address=cluster.address,
             log_to_driver=False,
@@ -93,11 +99,6 @@ def done() -> Iterator[Done]:
             },
         )
         yield _run(directory, {c.boot: c for c in clocks})
-    finally:
-        monkeypatch.undo()
-        ray.shutdown()
-        cluster.shutdown()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _run(directory: Path, clocks: dict[str, Clock]) -> Done:
