@@ -291,7 +291,8 @@ class Drive:
 
 def make_room_for_sockets() -> None:
     """Grows this process's table of files once, before the load, if the limit allows. Linux doubles it as
-    it fills and, with several threads, waits for all processors each time: some 5 ms inside a `socket`."""
+    it fills and, with several threads, waits for all processors each time: 5 ms and more, inside a `socket`
+    or an `accept`, were seen of a server."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError), Path(os.devnull).open() as any_file:
         os.close(fcntl.fcntl(any_file, fcntl.F_DUPFD_CLOEXEC, min(limit, SOCKETS) - 1))
