@@ -46,7 +46,7 @@ def test_a_port_taken_meanwhile_is_given_up_for_another(monkeypatch: pytest.Monk
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(DeployError, match=f"on port {port}: "):  # asked for by name: no other will do
+        with pytest.raises(DeployError, match=f"^serving.port: {port} is taken"):  # no other will do
             deployer.deploy(_scenario(port=port))
         chosen = [port, ports.free_port()]
         monkeypatch.setattr(deployer, "free_port", iter(chosen).__next__)

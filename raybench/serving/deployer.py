@@ -237,8 +237,12 @@ def _start(serving: Serving) -> str:
             _start_on("0.0.0.0" if everywhere else "127.0.0.1", port)
             break
         except DeployError as error:
-            if not left or _BIND_FAULT not in str(error):
+            if _BIND_FAULT not in str(error):
                 raise
+            if not left:
+                raise DeployError(
+                    f"serving.port: {port} is taken on this host; name one that is free, or 0 for any"
+                ) from error
     _internal_kv_put(_STARTED, _identity(_client()), overwrite=True, namespace=_KV)
     host = _head_address() if everywhere else "127.0.0.1"
     return f"http://{host}:{port}{serving.route.rstrip('/')}"
