@@ -18,12 +18,13 @@ from raybench.schema import Outcome
 class Counted:
     """A null server, and how many connections it took."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_s: float) -> None:
+        self.first_s = first_s
         self.taken = 0
         self.url = ""
 
     async def __aenter__(self) -> Counted:
-        inner = await listen(Answer(tokens=2, first_s=0.1))
+        inner = await listen(Answer(tokens=2, first_s=self.first_s))
         port = inner.sockets[0].getsockname()[1]
 
         async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,11 +47,13 @@ class Counted:
         self._inner.close()
 
 
-def run(use: Callable[[Client, Counted, list[Exchange]], Awaitable[None]], ahead: bool = True) -> int:
+def run(
+    use: Callable[[Client, list[Exchange]], Awaitable[None]], ahead: bool = True, first_s: float = 0.05
+) -> int:
     """Connections that the server took while `use` had its way with a client."""
 
     async def main() -> int:
-        async with Counted() as server:
+        async with Counted(first_s) as server:
             client = Client(
                 [Endpoint.parse(server.url, PATH)],
                 timeout_s=5.0,
@@ -60,7 +63,7 @@ def run(use: Callable[[Client, Counted, list[Exchange]], Awaitable[None]], ahead
             )
             done: list[Exchange] = []
             try:
-                await use(client, server, done)
+                await use(client, done)
             finally:
                 client.close()
             assert all(e.outcome is Outcome.OK for e in done)
@@ -69,27 +72,29 @@ def run(use: Callable[[Client, Counted, list[Exchange]], Awaitable[None]], ahead
     return uvloop.run(main())
 
 
-async def growing(client: Client, server: Counted, done: list[Exchange]) -> None:
-    """Eight requests, all in flight together, one after another with time to open a connection between."""
-    if client._ahead:
-        client.warm()
-        await asyncio.sleep(0.02)
-    for i in range(8):
-        client.send(i, BODY, done.append)
-        await asyncio.sleep(0.01)
-    while len(done) < 8:
-        await asyncio.sleep(0.01)
+async def opened(client: Client) -> None:
+    """Until nothing is being opened for the reserve."""
+    while client._opening:
+        await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("ahead", [True, False])
 def test_no_request_waits_for_its_connection_while_the_number_in_flight_grows(ahead: bool) -> None:
     waits: list[int] = []
 
-    async def use(client: Client, server: Counted, done: list[Exchange]) -> None:
-        await growing(client, server, done)
+    async def use(client: Client, done: list[Exchange]) -> None:
+        if ahead:
+            client.warm()
+        for i in range(8):  # all in flight together; each finds opened what the one before it began to open
+            await opened(client)
+            client.send(i, BODY, done.append)
+            await asyncio.sleep(0.01)
+        assert not done
+        while len(done) < 8:
+            await asyncio.sleep(0.01)
         waits.extend(e.connected_ns - e.sent_ns for e in done if e.connected_ns is not None)
 
-    taken = run(use, ahead)
+    taken = run(use, ahead, first_s=2.0)
     assert len(waits) == 8
     if ahead:
         assert waits == [0] * 8
@@ -99,7 +104,7 @@ def test_no_request_waits_for_its_connection_while_the_number_in_flight_grows(ah
 
 
 def test_requests_one_after_another_keep_nothing_in_reserve() -> None:
-    async def use(client: Client, server: Counted, done: list[Exchange]) -> None:
+    async def use(client: Client, done: list[Exchange]) -> None:
         for i in range(5):
             client.send(i, BODY, done.append)
             while len(done) <= i:
@@ -109,7 +114,7 @@ def test_requests_one_after_another_keep_nothing_in_reserve() -> None:
 
 
 def test_a_reserve_that_came_too_late_grows_but_not_for_ever() -> None:
-    async def use(client: Client, server: Counted, done: list[Exchange]) -> None:
+    async def use(client: Client, done: list[Exchange]) -> None:
         for i in range(200):  # all at once: none of the reserve can be there in time
             client.send(i, BODY, done.append)
         (pool,) = client._pools
@@ -122,13 +127,14 @@ def test_a_reserve_that_came_too_late_grows_but_not_for_ever() -> None:
 
 
 def test_closing_gives_up_what_is_being_opened_and_keeps_no_connection() -> None:
-    async def use(client: Client, server: Counted, done: list[Exchange]) -> None:
+    async def use(client: Client, done: list[Exchange]) -> None:
         client.warm()
         await asyncio.sleep(0)
         (pool,) = client._pools
         assert pool.coming == module.SPARES
         client.close()
-        await asyncio.sleep(0.05)
+        await opened(client)
+        await asyncio.sleep(0.01)
         assert not pool.coming and not pool.all and not client._opening
 
     run(use)
@@ -144,7 +150,7 @@ def test_a_reserve_that_cannot_be_opened_is_the_next_requests_failure_only() -> 
             ahead=True,
         )
         client.warm()
-        await asyncio.sleep(0.02)
+        await opened(client)
         (pool,) = client._pools
         assert not pool.coming and not pool.idle
         over: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
